@@ -1,0 +1,179 @@
+"""The configuration model and its cascade: defaults < orchestrator.toml < environment < flags.
+
+Everything the user can decide is a field here; the settings reference in docs/ is generated from it.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from orchestrator.errors import UsageError
+
+FILE_NAME = "orchestrator.toml"
+ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+Toolchain = Literal["auto", "flake", "host"]
+Assembler = Literal["oci", "buildah", "podman"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limits(_Model):
+    """What one container may use."""
+
+    memory: str = Field("256m", pattern=r"^[1-9][0-9]*[bkmg]$", description="memory, swap included")
+    cpus: float = Field(1.0, gt=0, description="processor cores")
+    pids: int = Field(256, gt=0, description="processes and threads")
+
+
+class Health(_Model):
+    """How a new release is asked whether it works."""
+
+    path: str | None = Field(None, description="backend path to ask; found in the source when absent")
+    interval: float = Field(1.0, gt=0, description="seconds between two tries")
+    timeout: float = Field(5.0, gt=0, description="seconds one try may take")
+    deadline: float = Field(60.0, gt=0, description="seconds a release has to become healthy")
+
+
+class Settings(_Model):
+    """Everything one run was asked to do."""
+
+    name: str = Field(description="the application's name: lower-case letters, digits and dashes, at most 63")
+    monorepo: Path = Field(Path(), description="the monorepo's directory")
+    domains: tuple[str, ...] = Field((), description="names the application is served under")
+    port: int = Field(8080, ge=1, le=65535, description="port on 127.0.0.1 the application is published on")
+    frontend_dir: str | None = Field(None, description="the frontend's directory, relative to the monorepo")
+    backend_dir: str | None = Field(None, description="the backend's directory, relative to the monorepo")
+    backend_port: int | None = Field(None, ge=1, le=65535, description="port the backend listens on")
+    backend_bin: str | None = Field(None, description="which of several binaries is the backend")
+    frontend_build: str | None = Field(None, description="command that builds the frontend, run in its directory")
+    backend_build: str | None = Field(None, description="command that builds the backend, run in its directory")
+    api_prefix: str = Field("/api", pattern=r"^/[A-Za-z0-9._~-]+$", description="path prefix that goes to the backend")
+    api_base: str | None = Field(None, description="value of the frontend's API variable; found in the source when absent")
+    only: tuple[str, ...] = Field((), description="services to build; all when empty")
+    skip: tuple[str, ...] = Field((), description="services to leave out")
+    toolchain: Toolchain = Field("auto", description="the flake's own nixpkgs, or this machine's own tools")
+    offline: bool = Field(False, description="never use the network")
+    jobs: int = Field(0, ge=0, description="build jobs in parallel over all services; 0 is one per core")
+    serial: bool = Field(False, description="build one service after the other")
+    keep_going: bool = Field(False, description="let the other builds finish when one fails")
+    write_lock: bool = Field(False, description="write a missing lock file into the monorepo")
+    assembler: Assembler = Field("oci", description="what assembles the images")
+    keep_releases: int = Field(5, ge=1, description="how many releases are kept")
+    web_limits: Limits = Field(Limits(memory="128m"), description="limits of the web container")
+    backend_limits: Limits = Field(Limits(), description="limits of the backend container")
+    health: Health = Field(Health(), description="probes of a new release")
+    state_dir: Path = Field(description="where releases are recorded and the engine stores images")
+    cache_dir: Path = Field(description="where workspaces and caches are")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("use 1 to 63 lower-case letters, digits and dashes, not starting or ending with a dash")
+        return name
+
+    @field_validator("domains")
+    @classmethod
+    def _check_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        for domain in domains:
+            if not _DOMAIN.fullmatch(domain):
+                raise ValueError(f"{domain!r} is not a host name")
+        return domains
+
+
+def check_name(name: str) -> str:
+    """`name` when it can name an application. Raises `UsageError`: names end up in paths, labels and host names."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name an application",
+            hint="use 1 to 63 lower-case letters, digits and dashes, not starting or ending with a dash",
+        )
+    return name
+
+
+def load_settings(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Merge the cascade; `flags` holds only what was given on the command line.
+
+    Raises `UsageError` naming the setting, its value and where it came from.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    monorepo = Path(given.get("monorepo") or environ.get(f"{ENVIRONMENT_PREFIX}MONOREPO") or ".").absolute()
+    layers = (
+        {"state_dir": default_state_dir(environ), "cache_dir": default_cache_dir(environ)},
+        _read_file(monorepo / FILE_NAME),
+        _read_environment(environ),
+        given | {"monorepo": monorepo},
+    )
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    if "name" not in merged:
+        raise UsageError("the application has no name", hint="pass --name NAME, or set name in orchestrator.toml")
+    return _validated(merged)
+
+
+def default_state_dir(environ: Mapping[str, str]) -> Path:
+    """`/var/lib/orchestrator` for root, else below `$XDG_STATE_HOME`."""
+    return _default_dir(environ, "STATE_DIR", Path("/var/lib"), "XDG_STATE_HOME", ".local/state")
+
+
+def default_cache_dir(environ: Mapping[str, str]) -> Path:
+    """`/var/cache/orchestrator` for root, else below `$XDG_CACHE_HOME`."""
+    return _default_dir(environ, "CACHE_DIR", Path("/var/cache"), "XDG_CACHE_HOME", ".cache")
+
+
+def _default_dir(environ: Mapping[str, str], own: str, system: Path, xdg: str, below_home: str) -> Path:
+    if chosen := environ.get(ENVIRONMENT_PREFIX + own):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return system / "orchestrator"
+    return Path(environ.get(xdg) or Path.home() / below_home) / "orchestrator"
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    for forbidden in ("monorepo", "state_dir", "cache_dir"):
+        if forbidden in values:
+            raise UsageError(f"{path}: {forbidden} belongs to the machine", hint="use the flag or the variable instead")
+    return values
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in Settings.model_fields}
+    values: dict[str, Any] = {}
+    for variable, name in names.items():
+        if environ.get(variable):
+            value = environ[variable]
+            values[name] = value.split(",") if name in ("domains", "only", "skip") else value
+    return values
+
+
+def _validated(values: Mapping[str, Any]) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in problem['loc'])} = {problem['input']!r}: "
+            + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors(include_url=False)
+        ]
+        raise UsageError(
+            f"the settings are not right: {problems[0]}", details=problems[1:], hint="see: orchestrator deploy --help"
+        ) from None
