@@ -4,6 +4,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from orchestrator.detect.backend import Backend
+from orchestrator.detect.frontend import ApiVariable, Frontend
+from orchestrator.errors import ProjectError
+from orchestrator.project import Project
+from orchestrator.settings import Settings
+
 Kind = Literal["frontend", "backend"]
 
 
@@ -98,3 +104,103 @@ class Plan:
     builds: tuple[BuildPlan, ...]
     web: WebPlan
     backend: BackendPlan | None
+
+
+def make_plan(settings: Settings, project: Project) -> Plan:
+    """Decide. Raises `ProjectError` when a frontend has no way to be built."""
+    builds = []
+    if project.frontend is not None:
+        builds.append(_plan_frontend(settings, project.frontend))
+    if project.backend is not None:
+        builds.append(_plan_backend(settings, project.backend))
+    return Plan(
+        app=settings.name,
+        builds=tuple(builds),
+        web=_plan_web(settings, project),
+        backend=_plan_backend_run(settings, project.backend) if project.backend else None,
+    )
+
+
+def _plan_frontend(settings: Settings, frontend: Frontend) -> BuildPlan:
+    if settings.frontend_build is None and frontend.build_script is None:
+        raise ProjectError(
+            f"{frontend.directory}/package.json has no build script", hint="add one, or pass --frontend-build COMMAND"
+        )
+    build = ("bash", "-c", settings.frontend_build) if settings.frontend_build else ("npm", "run", "build")
+    variables = _frontend_variables(settings, frontend)
+    return BuildPlan(
+        service="frontend",
+        kind="frontend",
+        framework=frontend.framework,
+        directory=frontend.directory,
+        lock_file=frontend.package_manager.lock_file,
+        steps=(
+            Step("fetch", ("npm", "ci"), frontend.package_manager.lock_file.parent, network=True),
+            Step("build", build, frontend.directory, network=False, environment=variables),
+        ),
+        output=TreeOutput(frontend.output),
+    )
+
+
+def _frontend_variables(settings: Settings, frontend: Frontend) -> tuple[tuple[str, str], ...]:
+    """The API variable, set so that the browser asks the page's own origin."""
+    variable = frontend.api_variable
+    if variable is None:
+        return ()
+    return ((variable.name, api_base(settings, variable)),)
+
+
+def api_base(settings: Settings, variable: ApiVariable) -> str:
+    """The relative value that makes the frontend's own code end up below the API prefix on its own origin.
+
+    Where the code appends the prefix itself the value stands for the origin: empty, or "/." where `||` would
+    discard an empty string (URL parsers drop the dot segment, RFC 3986 section 5.2.4).
+    """
+    if settings.api_base is not None:
+        return settings.api_base
+    if not variable.keeps_prefix:
+        return settings.api_prefix
+    return "/." if variable.loses_empty else ""
+
+
+def _plan_backend(settings: Settings, backend: Backend) -> BuildPlan:
+    build = (
+        ("bash", "-c", settings.backend_build)
+        if settings.backend_build
+        else (
+            *("cargo", "build", "--release", "--locked", "--offline", "-p", backend.package, "--bin", backend.binary),
+            "--message-format=json-render-diagnostics",
+        )
+    )
+    return BuildPlan(
+        service="backend",
+        kind="backend",
+        framework=backend.framework,
+        directory=backend.directory,
+        lock_file=backend.lock_file,
+        steps=(
+            Step("fetch", ("cargo", "fetch", "--locked"), backend.directory, network=True),
+            Step("build", build, backend.directory, network=False),
+        ),
+        output=CargoOutput(backend.package, backend.binary),
+    )
+
+
+def _plan_web(settings: Settings, project: Project) -> WebPlan:
+    backend = project.backend
+    if backend is None:
+        return WebPlan(static="frontend", spa=True, proxy=None)
+    if project.frontend is None:
+        return WebPlan(static=None, spa=False, proxy=Proxy("backend", backend.port, "/", ()))
+    health = settings.health.path or backend.health_path
+    exact = (health,) if health and not health.startswith(f"{settings.api_prefix}/") else ()
+    return WebPlan(static="frontend", spa=True, proxy=Proxy("backend", backend.port, settings.api_prefix, exact))
+
+
+def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
+    return BackendPlan(
+        service="backend",
+        port=backend.port,
+        health_path=settings.health.path or backend.health_path,
+        api_path=backend.api_path,
+    )

@@ -1,0 +1,101 @@
+"""Which JavaScript package manager a directory uses, by the rules of docs/detection.md."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.detect.evidence import Evidence
+from orchestrator.detect.sources import line_of, read_json_object
+from orchestrator.errors import ProjectError
+
+LOCK_FILES = {
+    "pnpm-lock.yaml": "pnpm",
+    "bun.lock": "bun",
+    "bun.lockb": "bun",
+    "yarn.lock": "yarn",
+    "package-lock.json": "npm",
+    "npm-shrinkwrap.json": "npm",
+}
+SUPPORTED = frozenset({"npm"})
+
+
+@dataclass(frozen=True, slots=True)
+class PackageManager:
+    """`lock_file` is where the lock is or would be, relative to the monorepo."""
+
+    name: str
+    lock_file: PurePosixPath
+    evidence: Evidence
+
+
+def read_manifest(root: Path, directory: PurePosixPath) -> dict[str, Any]:
+    """The `package.json` of `directory`. Raises `ProjectError` when it is not a JSON object."""
+    return read_json_object(root / directory / "package.json")
+
+
+def dependencies(manifest: dict[str, Any]) -> dict[str, str]:
+    """Every declared dependency by exact name, development ones included."""
+    merged: dict[str, str] = {}
+    for field in ("devDependencies", "optionalDependencies", "dependencies"):
+        declared = manifest.get(field)
+        if isinstance(declared, dict):
+            merged.update({str(name): str(version) for name, version in declared.items()})
+    return merged
+
+
+def detect_package_manager(root: Path, directory: PurePosixPath) -> PackageManager:
+    """`packageManager` field, then the lock file (up to the monorepo's root), then npm.
+
+    Raises `ProjectError` when two lock files of different managers contradict each other, or when the manager
+    is one that is not supported yet.
+    """
+    manager = _declared(root, directory) or _locked(root, directory) or _default(directory)
+    if manager.name not in SUPPORTED:
+        raise ProjectError(
+            f"{directory} uses {manager.name}, which is not supported yet: {manager.evidence}",
+            hint="npm with a package-lock.json is supported; --frontend-build does not change how packages install",
+        )
+    return manager
+
+
+def _declared(root: Path, directory: PurePosixPath) -> PackageManager | None:
+    declared = read_manifest(root, directory).get("packageManager")
+    if not isinstance(declared, str):
+        return None
+    name = declared.partition("@")[0]
+    path = directory / "package.json"
+    lock = _lock_of(root, directory, name) or directory / _lock_name(name)
+    line = line_of(root / path, '"packageManager"')
+    return PackageManager(name, lock, Evidence(f"packageManager is {declared}", path.as_posix(), line))
+
+
+def _locked(root: Path, directory: PurePosixPath) -> PackageManager | None:
+    for place in (directory, *directory.parents):
+        present = [name for name in LOCK_FILES if (root / place / name).is_file()]
+        managers = {LOCK_FILES[name] for name in present}
+        if len(managers) > 1:
+            raise ProjectError(
+                f"{place}: the lock files {', '.join(present)} contradict each other",
+                hint='keep the one in use, or set "packageManager" in package.json',
+            )
+        if present:
+            path = place / present[0]
+            return PackageManager(managers.pop(), path, Evidence("lock file", path.as_posix()))
+    return None
+
+
+def _default(directory: PurePosixPath) -> PackageManager:
+    evidence = Evidence("no lock file and no packageManager field, so npm", (directory / "package.json").as_posix())
+    return PackageManager("npm", directory / "package-lock.json", evidence)
+
+
+def _lock_of(root: Path, directory: PurePosixPath, manager: str) -> PurePosixPath | None:
+    for place in (directory, *directory.parents):
+        for name, owner in LOCK_FILES.items():
+            if owner == manager and (root / place / name).is_file():
+                return place / name
+    return None
+
+
+def _lock_name(manager: str) -> str:
+    return next((name for name, owner in LOCK_FILES.items() if owner == manager), "package-lock.json")
