@@ -124,7 +124,8 @@ def make_plan(settings: Settings, project: Project) -> Plan:
 def _plan_frontend(settings: Settings, frontend: Frontend) -> BuildPlan:
     if settings.frontend_build is None and frontend.build_script is None:
         raise ProjectError(
-            f"{frontend.directory}/package.json has no build script", hint="add one, or pass --frontend-build COMMAND"
+            f"{frontend.directory}/package.json has no build script",
+            hint="add one, or pass --frontend-build COMMAND",
         )
     build = ("bash", "-c", settings.frontend_build) if settings.frontend_build else ("npm", "run", "build")
     variables = _frontend_variables(settings, frontend)
@@ -168,7 +169,17 @@ def _plan_backend(settings: Settings, backend: Backend) -> BuildPlan:
         ("bash", "-c", settings.backend_build)
         if settings.backend_build
         else (
-            *("cargo", "build", "--release", "--locked", "--offline", "-p", backend.package, "--bin", backend.binary),
+            *(
+                "cargo",
+                "build",
+                "--release",
+                "--locked",
+                "--offline",
+                "-p",
+                backend.package,
+                "--bin",
+                backend.binary,
+            ),
             "--message-format=json-render-diagnostics",
         )
     )

@@ -74,19 +74,25 @@ class Cancel:
     def __init__(self) -> None:
         self._event = threading.Event()
         self._groups: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # request() may interrupt a holder in the same thread, from a signal handler
 
     @property
     def requested(self) -> bool:
         return self._event.is_set()
 
     def request(self) -> None:
-        """Ask everything to stop. Safe to call twice, from any thread and from a signal handler's thread."""
+        """Ask everything to stop; kill after the grace period. Safe to call twice and from a signal handler."""
         self._event.set()
+        self._signal(signal.SIGTERM)
+        killer = threading.Timer(GRACE_SECONDS, self._signal, (signal.SIGKILL,))
+        killer.daemon = True
+        killer.start()
+
+    def _signal(self, number: signal.Signals) -> None:
         with self._lock:
             groups = tuple(self._groups)
         for group in groups:
-            _signal_group(group, signal.SIGTERM)
+            _signal_group(group, number)
 
     def check(self) -> None:
         """Raises `Interrupted` when a stop was asked for."""
@@ -148,7 +154,7 @@ def run(
     program is absent, `OrchestratorError` on a timeout and `Interrupted` when `cancel` was requested.
     """
     with _started(argv, env=env, cwd=cwd, stdin=stdin, secrets=secrets) as child:
-        stdout, stderr = _communicate(child, stdin=stdin, timeout=timeout, cancel=cancel)
+        stdout, stderr = _communicate(child, program=argv[0], stdin=stdin, timeout=timeout, cancel=cancel)
     if cancel is not None:
         cancel.check()
     completed = Completed(
@@ -181,7 +187,7 @@ def stream(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (
         _started(argv, env=env, cwd=cwd, merge=True, pass_fds=pass_fds, secrets=secrets) as child,
-        (log_file.open("ab") if log_file else open(os.devnull, "wb")) as sink,
+        log_file.open("ab") if log_file else open(os.devnull, "wb") as sink,
         (cancel or Cancel()).watching(child.pid),
     ):
         assert child.stdout is not None
@@ -250,17 +256,16 @@ def _started(
 
 
 def _communicate(
-    child: "subprocess.Popen[bytes]", *, stdin: bytes | None, timeout: float | None, cancel: Cancel | None
+    child: "subprocess.Popen[bytes]", *, program: str, stdin: bytes | None, timeout: float | None, cancel: Cancel | None
 ) -> tuple[bytes, bytes]:
     try:
         with (cancel or Cancel()).watching(child.pid):
             return child.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        _stop_group(child)
-        raise OrchestratorError(f"{child.args[0]} did not finish within {timeout:g} s") from error  # type: ignore[index]  # argv is always a list here
-    except BaseException:
-        _stop_group(child)
-        raise
+        raise OrchestratorError(f"{program} did not finish within {timeout:g} s") from error
+    finally:
+        if child.poll() is None:
+            _stop_group(child)
 
 
 def _wait(child: "subprocess.Popen[bytes]", cancel: Cancel | None) -> None:

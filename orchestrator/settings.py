@@ -58,7 +58,9 @@ class Settings(_Model):
     frontend_build: str | None = Field(None, description="command that builds the frontend, run in its directory")
     backend_build: str | None = Field(None, description="command that builds the backend, run in its directory")
     api_prefix: str = Field("/api", pattern=r"^/[A-Za-z0-9._~-]+$", description="path prefix that goes to the backend")
-    api_base: str | None = Field(None, description="value of the frontend's API variable; found in the source when absent")
+    api_base: str | None = Field(
+        None, description="value of the frontend's API variable; found in the source when absent"
+    )
     only: tuple[str, ...] = Field((), description="services to build; all when empty")
     skip: tuple[str, ...] = Field((), description="services to leave out")
     toolchain: Toolchain = Field("auto", description="the flake's own nixpkgs, or this machine's own tools")
@@ -175,5 +177,7 @@ def _validated(values: Mapping[str, Any]) -> Settings:
             for problem in error.errors(include_url=False)
         ]
         raise UsageError(
-            f"the settings are not right: {problems[0]}", details=problems[1:], hint="see: orchestrator deploy --help"
+            f"the settings are not right: {problems[0]}",
+            details=problems[1:],
+            hint="see: orchestrator deploy --help",
         ) from None

@@ -56,7 +56,11 @@ def detect_backend(
     listening, listening_evidence = _port(root, directory, port)
     health, health_evidence = _health(root, directory)
     api, api_evidence = _api(root, directory, api_prefix)
-    found = Evidence(f"package {name}, {_web_framework(manifest) or 'no web framework'}", path, line_of(root / path, "name"))
+    found = Evidence(
+        f"package {name}, {_web_framework(manifest) or 'no web framework'}",
+        path,
+        line_of(root / path, "name"),
+    )
     return Backend(
         framework="rust",
         directory=directory,
@@ -79,7 +83,9 @@ def _given_package(root: Path, given: str) -> PurePosixPath:
         )
     if "package" in read_toml(root / directory / "Cargo.toml"):
         return directory
-    return _choose(root, [directory / path for path in find_named(root / directory, "Cargo.toml", depth=SEARCH_DEPTH)]) or _no_binary(root, directory)
+    return _choose(
+        root, [directory / path for path in find_named(root / directory, "Cargo.toml", depth=SEARCH_DEPTH)]
+    ) or _no_binary(root, directory)
 
 
 def _only_package(root: Path) -> PurePosixPath | None:
@@ -89,7 +95,9 @@ def _only_package(root: Path) -> PurePosixPath | None:
 def _choose(root: Path, directories: list[PurePosixPath]) -> PurePosixPath | None:
     """Packages with a binary, those with a web framework preferred; several left is an error."""
     manifests = {path: read_toml(root / path / "Cargo.toml") for path in directories}
-    runnable = [path for path, manifest in manifests.items() if "package" in manifest and _binaries(root, path, manifest)]
+    runnable = [
+        path for path, manifest in manifests.items() if "package" in manifest and _binaries(root, path, manifest)
+    ]
     serving = [path for path in runnable if _web_framework(manifests[path])]
     candidates = serving or runnable
     if len(candidates) > 1:
@@ -123,16 +131,15 @@ def _binaries(root: Path, directory: PurePosixPath, manifest: dict[str, Any]) ->
     return tuple(names)
 
 
-def _binary(
-    root: Path, directory: PurePosixPath, manifest: dict[str, Any], wanted: str | None
-) -> tuple[str, Evidence]:
+def _binary(root: Path, directory: PurePosixPath, manifest: dict[str, Any], wanted: str | None) -> tuple[str, Evidence]:
     path = (directory / "Cargo.toml").as_posix()
     names = _binaries(root, directory, manifest)
     default = manifest["package"].get("default-run")
     if wanted is not None:
         if wanted not in names:
             raise ProjectError(
-                f"{path} has no binary called {wanted}", hint=f"its binaries are: {', '.join(names) or 'none'}"
+                f"{path} has no binary called {wanted}",
+                hint=f"its binaries are: {', '.join(names) or 'none'}",
             )
         return wanted, Evidence(f"binary {wanted}, chosen by --backend-bin", path)
     if default is not None:

@@ -12,7 +12,15 @@ from orchestrator.errors import ProjectError
 
 SEARCH_DEPTH = 2
 SCRIPT_SUFFIXES = (".ts", ".tsx", ".js", ".jsx", ".mjs", ".vue", ".svelte")
-BUILT_ON_VITE = ("@sveltejs/kit", "nuxt", "astro", "@remix-run/dev", "@react-router/dev", "vitepress", "@tanstack/start")
+BUILT_ON_VITE = (
+    "@sveltejs/kit",
+    "nuxt",
+    "astro",
+    "@remix-run/dev",
+    "@react-router/dev",
+    "vitepress",
+    "@tanstack/start",
+)
 """Frameworks that depend on Vite and are not plain Vite applications."""
 
 _CONFIG_NAMES = tuple(f"vite.config.{suffix}" for suffix in ("ts", "js", "mts", "mjs", "cts", "cjs"))

@@ -1,0 +1,159 @@
+"""`deploy`, `build` and `plan`: the chain from settings to a release, read from top to bottom."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestrator.cli.options import build_options, output_options, project_options, verbosity_of
+from orchestrator.cli.run import Run, print_json, print_result, running, settings_from
+
+if TYPE_CHECKING:
+    from orchestrator.build.runner import BuildResults
+    from orchestrator.deploy.release import Release
+    from orchestrator.image.assemble import Image
+    from orchestrator.plan import Plan
+    from orchestrator.project import Project
+    from orchestrator.settings import Settings
+    from orchestrator.tools.podman import Engine
+
+
+@click.command()
+@project_options
+@build_options
+@output_options
+def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
+    """Build the monorepo, start it beside what runs, and switch over once it answers.
+
+    \b
+    Examples:
+      orchestrator deploy --name app
+      orchestrator deploy --name app --monorepo ~/src/shop --domain shop.localhost --port 8090
+      orchestrator deploy --name app --backend-dir services/api --backend-port 4000 --json
+
+    What ran before keeps serving until the new release has answered a real request for the page and one for
+    the API. Run twice, the second run changes nothing.
+    """
+    from orchestrator.cli.results import deploy_result
+    from orchestrator.deploy.lock import locked_app
+    from orchestrator.deploy.preflight import check_port
+    from orchestrator.deploy.release import deploy_release
+    from orchestrator.tools.podman import open_engine
+
+    settings = settings_from(flags)
+    with running(verbosity_of(verbosity)) as run, locked_app(settings.state_dir, settings.name):
+        project, plan = decide(settings)
+        engine = open_engine(settings.state_dir, cancel=run.cancel)
+        check_port(settings, engine)
+        results = build_services(settings, project, plan, run=run, trace=trace)
+        images = make_images(settings, plan, results, engine=engine, run=run)
+        release = deploy_release(settings, plan, images, engine=engine, emit=run.emit, cancel=run.cancel)
+    if as_json:
+        print_json(deploy_result(settings.name, results, images, release))
+    else:
+        print_release(settings, release)
+
+
+@click.command()
+@project_options
+@build_options
+@output_options
+def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
+    """Build the services and assemble their images, without starting anything.
+
+    \b
+    Examples:
+      orchestrator build --name app
+      orchestrator build --name app --only backend --verbose
+      orchestrator build --name app --json --trace trace.json
+    """
+    from orchestrator.cli.results import build_result
+    from orchestrator.tools.podman import open_engine
+
+    settings = settings_from(flags)
+    with running(verbosity_of(verbosity)) as run:
+        project, plan = decide(settings)
+        engine = open_engine(settings.state_dir, cancel=run.cancel)
+        results = build_services(settings, project, plan, run=run, trace=trace)
+        images = make_images(settings, plan, results, engine=engine, run=run)
+    if as_json:
+        print_json(build_result(settings.name, results, images))
+    else:
+        print_images(images)
+
+
+@click.command()
+@project_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def plan(as_json: bool, **flags: Any) -> None:
+    """Say what would be done and why, with the file and line behind each claim.
+
+    \b
+    Examples:
+      orchestrator plan --name app
+      orchestrator plan --name app --json
+    """
+    from orchestrator.cli.results import plan_result
+
+    settings = settings_from(flags)
+    project, decided = decide(settings)
+    result = plan_result(settings.port, project, decided)
+    if as_json:
+        print_json(result)
+        return
+    print_result(f"{result.app}: {result.monorepo}, to be published on 127.0.0.1:{result.port}")
+    for service in result.services:
+        print_result(f"\n{service.name} ({service.framework}) in {service.directory}")
+        for item in service.evidence:
+            print_result(f"  {item.claim}  [{item.path}{f':{item.line}' if item.line else ''}]")
+        for step in service.steps:
+            network = "with the network" if step.network else "without network"
+            print_result(f"  {step.name}: {' '.join(step.command)}  ({network})")
+        for name, value in service.environment.items():
+            print_result(f"  {name}={value!r}")
+
+
+def decide(settings: "Settings") -> "tuple[Project, Plan]":
+    """Look at the monorepo and plan; nothing is started."""
+    from orchestrator.plan import make_plan
+    from orchestrator.project import detect_project
+
+    project = detect_project(settings)
+    return project, make_plan(settings, project)
+
+
+def build_services(
+    settings: "Settings", project: "Project", plan: "Plan", *, run: Run, trace: str | None
+) -> "BuildResults":
+    from orchestrator.build.runner import run_builds
+
+    return run_builds(
+        settings,
+        project.root,
+        plan,
+        emit=run.emit,
+        cancel=run.cancel,
+        trace=Path(trace).absolute() if trace else None,
+    )
+
+
+def make_images(
+    settings: "Settings", plan: "Plan", results: "BuildResults", *, engine: "Engine", run: Run
+) -> "tuple[Image, ...]":
+    from orchestrator.image.assemble import assemble_images
+
+    return assemble_images(settings, plan, results, engine=engine, emit=run.emit, cancel=run.cancel)
+
+
+def print_images(images: "tuple[Image, ...]") -> None:
+    for image in images:
+        print_result(f"{image.service}\t{image.size / 1e6:.1f} MB\t{image.reference}")
+
+
+def print_release(settings: "Settings", release: "Release") -> None:
+    """The URL last, alone on its line, and only after it answered."""
+    verb = "is live" if release.changed else "was already live, nothing changed"
+    for probe in release.probes:
+        click.echo(f"  {probe.status} {probe.url} ({probe.seconds * 1000:.0f} ms)", err=True)
+    click.echo(f"{settings.name} release {release.id} {verb}:", err=True)
+    print_result(release.url)

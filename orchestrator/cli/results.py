@@ -1,0 +1,259 @@
+"""The JSON each command prints with --json. docs/json-schema/ is generated from these models."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from orchestrator.build.runner import BuildResults
+    from orchestrator.deploy.release import AppStatus, Release
+    from orchestrator.image.assemble import Image
+    from orchestrator.plan import Plan
+    from orchestrator.project import Project
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EvidenceResult(_Model):
+    claim: str
+    path: str
+    line: int | None
+
+
+class StepResult(_Model):
+    name: Literal["fetch", "build"]
+    command: tuple[str, ...]
+    directory: str
+    network: bool
+
+
+class PlannedService(_Model):
+    name: str
+    kind: Literal["frontend", "backend"]
+    framework: str
+    directory: str
+    port: int | None
+    steps: tuple[StepResult, ...]
+    environment: dict[str, str]
+    evidence: tuple[EvidenceResult, ...]
+
+
+class PlanResult(_Model):
+    """`plan --json`."""
+
+    app: str
+    monorepo: str
+    flake: bool
+    port: int
+    services: tuple[PlannedService, ...]
+
+
+class ServiceResult(_Model):
+    name: str
+    kind: Literal["frontend", "backend"]
+    framework: str
+    seconds: float
+    cache: Literal["hit", "partial", "miss"]
+    compiled_units: int
+    artifact: str
+
+
+class LayerResult(_Model):
+    name: str
+    diff_id: str
+    size: int
+    written: bool
+
+
+class ImageResult(_Model):
+    service: str
+    image_id: str
+    manifest_digest: str
+    size: int
+    layers: tuple[LayerResult, ...]
+
+
+class BuildResult(_Model):
+    """`build --json`. Seconds and bytes."""
+
+    app: str
+    toolchain: Literal["flake", "host"]
+    wall_seconds: float
+    services: tuple[ServiceResult, ...]
+    images: tuple[ImageResult, ...]
+
+
+class ProbeResult(_Model):
+    url: str
+    status: int
+    seconds: float
+
+
+class DeployResult(BuildResult):
+    """`deploy --json`. `changed` is false when what runs was already this."""
+
+    release: str
+    url: str
+    changed: bool
+    probes: tuple[ProbeResult, ...]
+
+
+class ErrorDetail(_Model):
+    exit_code: int
+    message: str
+    details: tuple[str, ...]
+    hint: str | None
+
+
+class ErrorResult(_Model):
+    """What any command prints with --json when it fails."""
+
+    error: ErrorDetail
+
+
+class ServiceStatus(_Model):
+    name: str
+    state: str
+    exit_code: int | None
+    restarts: int
+    image_id: str
+    uptime_seconds: float | None
+
+
+class StatusResult(_Model):
+    """`status --json`. `probe` is a request made while the command ran."""
+
+    app: str
+    state: str
+    release: str | None
+    url: str | None
+    services: tuple[ServiceStatus, ...]
+    probe: ProbeResult | None
+
+
+class ListResult(_Model):
+    """`list --json`."""
+
+    apps: tuple[StatusResult, ...]
+
+
+class CheckResult(_Model):
+    name: str
+    state: Literal["ok", "warning", "missing"]
+    found: str
+    advice: str | None
+
+
+class DoctorResult(_Model):
+    """`doctor --json`."""
+
+    ready: bool
+    checks: tuple[CheckResult, ...]
+
+
+PUBLISHED: dict[str, type[BaseModel]] = {
+    "plan": PlanResult,
+    "build": BuildResult,
+    "deploy": DeployResult,
+    "status": StatusResult,
+    "list": ListResult,
+    "doctor": DoctorResult,
+    "error": ErrorResult,
+}
+
+
+def plan_result(port: int, project: "Project", plan: "Plan") -> PlanResult:
+    found = {"frontend": project.frontend, "backend": project.backend}
+    return PlanResult(
+        app=plan.app,
+        monorepo=str(project.root),
+        flake=project.has_flake,
+        port=port,
+        services=tuple(
+            PlannedService(
+                name=build.service,
+                kind=build.kind,
+                framework=build.framework,
+                directory=build.directory.as_posix(),
+                port=plan.backend.port if plan.backend and build.kind == "backend" else None,
+                steps=tuple(
+                    StepResult(
+                        name=step.name,
+                        command=step.argv,
+                        directory=step.directory.as_posix(),
+                        network=step.network,
+                    )
+                    for step in build.steps
+                ),
+                environment={name: value for step in build.steps for name, value in step.environment},
+                evidence=tuple(
+                    EvidenceResult(claim=item.claim, path=item.path, line=item.line)
+                    for item in getattr(found[build.kind], "evidence", ())
+                ),
+            )
+            for build in plan.builds
+        ),
+    )
+
+
+def build_result(app: str, results: "BuildResults", images: "tuple[Image, ...]") -> BuildResult:
+    return BuildResult.model_validate(_build_fields(app, results, images))
+
+
+def deploy_result(app: str, results: "BuildResults", images: "tuple[Image, ...]", release: "Release") -> DeployResult:
+    return DeployResult.model_validate(
+        _build_fields(app, results, images)
+        | {
+            "release": release.id,
+            "url": release.url,
+            "changed": release.changed,
+            "probes": [
+                {"url": probe.url, "status": probe.status, "seconds": round(probe.seconds, 4)}
+                for probe in release.probes
+            ],
+        }
+    )
+
+
+def _build_fields(app: str, results: "BuildResults", images: "tuple[Image, ...]") -> dict[str, object]:
+    return {
+        "app": app,
+        "toolchain": results.toolchain,
+        "wall_seconds": round(results.wall_seconds, 3),
+        "services": [
+            {
+                "name": service.service,
+                "kind": service.kind,
+                "framework": service.framework,
+                "seconds": round(service.seconds, 3),
+                "cache": service.cache,
+                "compiled_units": service.compiled_units,
+                "artifact": str(service.artifact),
+            }
+            for service in results.services
+        ],
+        "images": [
+            {
+                "service": image.service,
+                "image_id": image.image_id,
+                "manifest_digest": image.manifest_digest,
+                "size": image.size,
+                "layers": [
+                    {
+                        "name": layer.name,
+                        "diff_id": layer.diff_id,
+                        "size": layer.size,
+                        "written": layer.written,
+                    }
+                    for layer in image.layers
+                ],
+            }
+            for image in images
+        ],
+    }
+
+
+def status_result(status: "AppStatus") -> StatusResult:
+    raise NotImplementedError(status)

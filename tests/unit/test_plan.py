@@ -1,0 +1,92 @@
+"""Planning is pure, and puts the API where the page can reach it."""
+
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from orchestrator.detect.backend import Backend
+from orchestrator.detect.evidence import Evidence
+from orchestrator.detect.frontend import ApiVariable, Frontend
+from orchestrator.detect.packages import PackageManager
+from orchestrator.errors import ProjectError
+from orchestrator.plan import api_base, make_plan
+from orchestrator.project import Project
+from orchestrator.settings import Settings
+
+SETTINGS = Settings(name="app", state_dir=Path("/s"), cache_dir=Path("/c"))
+WHY = Evidence("because", "file", 1)
+VARIABLE = ApiVariable("VITE_API_URL", keeps_prefix=True, loses_empty=False, evidence=(WHY,))
+FRONTEND = Frontend(
+    framework="vite",
+    directory=PurePosixPath("web"),
+    package_manager=PackageManager("npm", PurePosixPath("package-lock.json"), WHY),
+    build_script="vite build",
+    output=PurePosixPath("web/dist"),
+    api_variable=VARIABLE,
+    evidence=(WHY,),
+)
+BACKEND = Backend(
+    framework="rust",
+    directory=PurePosixPath("api"),
+    lock_file=PurePosixPath("api/Cargo.lock"),
+    package="api",
+    binary="server",
+    port=3000,
+    health_path="/health",
+    api_path="/api/v1/things",
+    evidence=(WHY,),
+)
+PROJECT = Project(root=Path("/repo"), frontend=FRONTEND, backend=BACKEND, has_flake=True)
+
+
+def test_the_same_input_gives_the_same_plan():
+    assert make_plan(SETTINGS, PROJECT) == make_plan(SETTINGS, PROJECT)
+
+
+def test_only_fetching_has_the_network():
+    for build in make_plan(SETTINGS, PROJECT).builds:
+        assert [(step.name, step.network) for step in build.steps] == [("fetch", True), ("build", False)]
+
+
+def test_npm_installs_where_the_lock_file_is_and_builds_where_the_frontend_is():
+    frontend = make_plan(SETTINGS, PROJECT).builds[0]
+    assert [str(step.directory) for step in frontend.steps] == [".", "web"]
+
+
+@pytest.mark.parametrize(
+    ("keeps_prefix", "loses_empty", "setting", "expected"),
+    [
+        (True, False, None, ""),
+        (True, True, None, "/."),
+        (False, False, None, "/api"),
+        (False, True, None, "/api"),
+        (True, False, "/backend", "/backend"),
+    ],
+)
+def test_the_api_base_is_relative_and_survives_the_code_s_default(
+    keeps_prefix: bool, loses_empty: bool, setting: str | None, expected: str
+):
+    variable = replace(VARIABLE, keeps_prefix=keeps_prefix, loses_empty=loses_empty)
+    assert api_base(SETTINGS.model_copy(update={"api_base": setting}), variable) == expected
+
+
+def test_the_web_server_proxies_the_prefix_and_the_health_path():
+    proxy = make_plan(SETTINGS, PROJECT).web.proxy
+    assert proxy is not None
+    assert (proxy.prefix, proxy.exact, proxy.port) == ("/api", ("/health",), 3000)
+
+
+def test_a_backend_alone_gets_everything_and_a_frontend_alone_nothing():
+    alone = make_plan(SETTINGS, replace(PROJECT, frontend=None))
+    assert alone.web.static is None and alone.web.proxy is not None and alone.web.proxy.prefix == "/"
+    page = make_plan(SETTINGS, replace(PROJECT, backend=None))
+    assert page.web.proxy is None and page.backend is None and page.web.spa
+
+
+def test_a_frontend_without_a_build_script_needs_a_command():
+    project = replace(PROJECT, frontend=replace(FRONTEND, build_script=None))
+    with pytest.raises(ProjectError, match="no build script"):
+        make_plan(SETTINGS, project)
+    given = make_plan(SETTINGS.model_copy(update={"frontend_build": "make site"}), project)
+    assert given.builds[0].steps[1].argv == ("bash", "-c", "make site")
