@@ -1,0 +1,174 @@
+"""What a build product needs from the Nix store at run time, and what must not come along."""
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from orchestrator.errors import ImageError
+
+STORE = Path("/nix/store")
+_CHUNK = 1 << 20
+_LONGEST_REFERENCE = 4096
+"""Bytes kept from one chunk to the next: more than any store path has (a name has at most 211 characters)."""
+
+_PROGRAMS = (
+    "sh bash dash ash zsh ksh mksh fish csh tcsh busybox toybox",
+    "gcc cc g++ c++ cpp cc1 cc1plus collect2 clang clang++ tcc as ld ld.bfd ld.gold ld.lld lld rust-lld mold",
+    "rustc rustdoc cargo rustup go ghc javac tsc make cmake ninja",
+    "node npm npx yarn pnpm bun deno corepack python perl ruby pip",
+    "apt apt-get aptitude dpkg rpm dnf yum apk pacman nix nix-env nix-store nix-build nix-shell nix-daemon",
+)
+_FORBIDDEN = re.compile(
+    r"(?:[a-z0-9_]+-(?:[a-z0-9]+-)?linux-[a-z0-9]+-)?"
+    f"(?P<name>{'|'.join(map(re.escape, ' '.join(_PROGRAMS).split()))})"
+    r"(?:-?[0-9][0-9.]*)?"
+)
+
+
+class StorePath(Protocol):
+    """One member of a closure, as `orchestrator.tools.nix` reports it."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def references(self) -> tuple[Path, ...]: ...
+
+
+class ClosureQuery(Protocol):
+    """`Nix.closure`: the store paths given and all they refer to, directly or not."""
+
+    def __call__(self, paths: Sequence[Path], /) -> Sequence[StorePath]: ...
+
+
+@dataclass(frozen=True)
+class Closure:
+    """The store paths one product needs: `roots` are those it names itself, `references` maps each to its own."""
+
+    product: str
+    roots: tuple[Path, ...]
+    references: Mapping[Path, tuple[Path, ...]]
+
+    @cached_property
+    def paths(self) -> tuple[Path, ...]:
+        """All members, sorted."""
+        return tuple(sorted(self.references))
+
+    def chain(self, member: Path) -> tuple[Path, ...]:
+        """The shortest way from a root to `member`, both included; empty when there is none."""
+        came_from: dict[Path, Path | None] = dict.fromkeys(self.roots)
+        queue = deque(self.roots)
+        while queue and member not in came_from:
+            current = queue.popleft()
+            for reference in self.references.get(current, ()):
+                if reference not in came_from:
+                    came_from[reference] = current
+                    queue.append(reference)
+        return tuple(_backwards(came_from, member))[::-1]
+
+
+def _backwards(came_from: Mapping[Path, Path | None], member: Path) -> Iterator[Path]:
+    step: Path | None = member if member in came_from else None
+    while step is not None:
+        yield step
+        step = came_from[step]
+
+
+def scan_references(path: Path, *, store: Path = STORE) -> frozenset[str]:
+    """Every store path named in a file, or in the files of a tree, as `<store>/<32 characters>-<name>`.
+
+    Memory use does not depend on the size of the files. A name may run on into the text after it: strings in a
+    Rust binary are not terminated.
+    """
+    pattern = re.compile(re.escape(os.fsencode(store)) + rb"/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,211}")
+    found: set[bytes] = set()
+    for file in _regular_files(path):
+        with file.open("rb") as source:
+            found |= _matches(source, pattern)
+    return frozenset(os.fsdecode(match) for match in found)
+
+
+def _regular_files(path: Path) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    for directory, _, names in os.walk(path):
+        for name in names:
+            file = Path(directory, name)
+            if file.is_file() and not file.is_symlink():
+                yield file
+
+
+def _matches(source: BinaryIO, pattern: re.Pattern[bytes]) -> set[bytes]:
+    found: set[bytes] = set()
+    kept = b""
+    while chunk := source.read(_CHUNK):
+        buffer = kept + chunk
+        keep_from = max(0, len(buffer) - _LONGEST_REFERENCE)
+        for match in pattern.finditer(buffer):
+            if match.end() < len(buffer):
+                found.add(match.group())
+            else:
+                keep_from = min(keep_from, match.start())
+        kept = buffer[keep_from:]
+    return found | set(pattern.findall(kept))
+
+
+def runtime_closure(product: str, paths: Iterable[Path], closure: ClosureQuery, *, store: Path = STORE) -> Closure:
+    """The closure of `product`, made of `paths`: store paths stand for themselves, other files for what they name.
+
+    A path that is named but no longer in the store is left out; `check_elf` finds it if it is needed to start.
+    """
+    roots: set[Path] = set()
+    for path in paths:
+        if store in path.parents:
+            roots.add(store / path.relative_to(store).parts[0])
+        else:
+            roots |= _existing(scan_references(path, store=store), store)
+    ordered = tuple(sorted(roots))
+    members = closure(ordered) if ordered else ()
+    return Closure(product, ordered, {member.path: tuple(member.references) for member in members})
+
+
+def _existing(references: Iterable[str], store: Path) -> set[Path]:
+    """The store paths meant: of the names in the store, those the text after the 32 characters begins with."""
+    texts: dict[str, list[str]] = {}
+    for reference in references:
+        name = Path(reference).name
+        texts.setdefault(name[:32], []).append(name)
+    if not texts or not store.is_dir():
+        return set()
+    return {
+        path
+        for path in store.iterdir()
+        if path.suffix != ".drv" and any(text.startswith(path.name) for text in texts.get(path.name[:32], ()))
+    }
+
+
+def check_programs(
+    programs: Iterable[str], closure: Closure, *, store: Path = STORE, allowed: frozenset[str] = frozenset()
+) -> None:
+    """No shell, compiler, interpreter or package manager among `programs`, the executable paths of an image.
+
+    `allowed` holds the names this service runs on. Raises `ImageError` naming the path and what pulls it in.
+    """
+    for path in sorted(programs):
+        match = _FORBIDDEN.fullmatch(path.rpartition("/")[2])
+        if match is None or match["name"] in allowed:
+            continue
+        member = _member(path, store)
+        chain = closure.chain(member) if member else ()
+        raise ImageError(
+            f"the image of {closure.product} would contain {path}, a program that does not belong in an image",
+            hint="remove the reference (strip the binary, map build paths away) or build without that dependency",
+            details=[" refers to ".join(str(step) for step in (closure.product, *chain))] if chain else [],
+        )
+
+
+def _member(path: str, store: Path) -> Path | None:
+    inside = Path(path)
+    return store / inside.relative_to(store).parts[0] if store in inside.parents else None
