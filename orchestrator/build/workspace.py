@@ -1,0 +1,219 @@
+"""One persistent build directory per service, its sources synchronised by content.
+
+Build tools trust modification times, so a source keeps its time exactly as long as its content. What a build left
+behind (node_modules/, target/, generated files) stays; only paths an earlier synchronisation put there are removed.
+"""
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.build.snapshot import Entry, Snapshot
+from orchestrator.errors import ProjectError
+from orchestrator.files import locked, no_space_is_an_error, read_json, remove_tree, sha256, write_json
+
+MOUNT = PurePosixPath("/build")
+"""Where every workspace is mounted: cargo hashes absolute paths and binaries embed them."""
+
+PARTS = ("src", "home", "cargo", "target", "tmp")
+"""The directories a build may write to, each mounted below `MOUNT`."""
+
+LOCK_SECONDS = 5.0
+
+_Known = dict[str, list[Any]]
+"""path -> [kind, executable, content, size, mtime_ns, ctime_ns, inode]; no stat fields while unsure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A locked workspace. `inside` tells whether builds run at `MOUNT` (in a sandbox) or at `path` itself."""
+
+    path: Path
+    inside: bool
+
+    def seen(self, part: str) -> PurePosixPath:
+        """The path of "src", "home", … as the build sees it."""
+        return (MOUNT if self.inside else PurePosixPath(self.path)) / part
+
+    def outside(self, path: PurePosixPath) -> Path:
+        """Where a path the build named really is."""
+        return self.path / path.relative_to(MOUNT) if self.inside and path.is_relative_to(MOUNT) else Path(path)
+
+
+@contextmanager
+def open_workspace(
+    cache_dir: Path, app: str, service: str, *, inside: bool, clock: Callable[[], int] = time.time_ns
+) -> Iterator[Workspace]:
+    """The service's workspace, locked and with an empty temporary directory.
+
+    Workspaces used without a sandbox are kept apart: a target directory moved to another path is not sound.
+    Raises `BusyError` when another run is using it.
+    """
+    path = cache_dir / "workspaces" / app / (service if inside else f"{service}.direct")
+    with locked(path / "lock", holder=f"the build of {app}/{service}", wait_seconds=LOCK_SECONDS):
+        remove_tree(path / "tmp")
+        for part in PARTS:
+            (path / part).mkdir(parents=True, exist_ok=True)
+        try:
+            yield Workspace(path, inside)
+        finally:
+            write_json(path / "moment.json", max(clock(), _last_moment(path)))
+
+
+def sync_sources(workspace: Workspace, snapshot: Snapshot, *, clock: Callable[[], int] = time.time_ns) -> int:
+    """Make src/ hold exactly the snapshot beside what builds left there; the number of paths that changed.
+
+    Equal files keep their modification time, written ones get `clock()` (nanoseconds) or, when the clock was set
+    back, a moment after the last use of the workspace. Killed at any moment, the next call puts everything right.
+    Raises `ProjectError` when a source changes while it is copied, `DiskError` when the disk is full.
+    """
+    with no_space_is_an_error(workspace.path):
+        return _Sync.open(workspace, snapshot, clock).run()
+
+
+@dataclass(slots=True)
+class _Sync:
+    """One synchronisation: the manifest of what earlier ones put there, and the moment given to new files."""
+
+    source: Path
+    destination: Path
+    manifest: Path
+    incoming: Path
+    snapshot: Snapshot
+    known: _Known
+    moment: int
+    directories: set[Path] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, workspace: Workspace, snapshot: Snapshot, clock: Callable[[], int]) -> "_Sync":
+        manifest = workspace.path / "sources.json"
+        known = read_json(manifest)
+        incoming = workspace.path / "incoming"
+        moment = max(clock(), _last_moment(workspace.path) + 1)
+        return cls(snapshot.root, workspace.path / "src", manifest, incoming, snapshot, known if known else {}, moment)
+
+    def run(self) -> int:
+        changed = [entry for entry in self.snapshot.entries if not self._is_current(entry)]
+        gone = sorted(self.known.keys() - {entry.path for entry in self.snapshot.entries}, reverse=True)
+        if not changed and not gone:
+            return 0
+        self._remember_intent(changed)
+        remove_tree(self.incoming)
+        self.incoming.mkdir()
+        for path in gone:
+            self._remove(path)
+        count = len(gone) + sum(self._place(entry) for entry in changed)
+        remove_tree(self.incoming)
+        self._save()
+        return count
+
+    def _is_current(self, entry: Entry) -> bool:
+        known = self.known.get(entry.path)
+        if known is None or known[:3] != [entry.kind, entry.executable, entry.content]:
+            return False
+        return known[3:] == _stat_fields(self.destination / entry.path)
+
+    def _remember_intent(self, changed: list[Entry]) -> None:
+        """Before anything is touched, write down every path that will be ours, so that a killed run loses none."""
+        for entry in changed:
+            self.known[entry.path] = [entry.kind, entry.executable, entry.content]
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self.manifest, self.known)
+
+    def _remove(self, path: str) -> None:
+        """Remove what an earlier snapshot had put at `path`, and its parents as far as that empties them."""
+        del self.known[path]
+        full = self.destination / path
+        if not self._parents_are_real(full):
+            return
+        if full.is_symlink() or not full.is_dir():
+            full.unlink(missing_ok=True)
+        for parent in full.parents:
+            if parent == self.destination:
+                return
+            try:
+                parent.rmdir()
+            except OSError:
+                return
+
+    def _parents_are_real(self, full: Path) -> bool:
+        """Whether no build has put a link in place of a directory above `full`: links are never followed."""
+        inside = (parent for parent in full.parents if parent.is_relative_to(self.destination))
+        return not any(parent.is_symlink() for parent in inside)
+
+    def _place(self, entry: Entry) -> bool:
+        """Put the entry there; False when its content already was, in which case its time is kept."""
+        full = self.destination / entry.path
+        self._make_directory(full.parent)
+        written = not _holds(full, entry)
+        if written:
+            fresh = self.incoming / "file"
+            self._make(entry, fresh)
+            if full.is_dir() and not full.is_symlink():
+                remove_tree(full)
+            fresh.replace(full)
+        self.known[entry.path] = [entry.kind, entry.executable, entry.content, *(_stat_fields(full) or ())]
+        return written
+
+    def _make(self, entry: Entry, fresh: Path) -> None:
+        fresh.unlink(missing_ok=True)
+        if entry.kind == "link":
+            fresh.symlink_to(entry.content)
+            return
+        self._copy(entry, fresh)
+        fresh.chmod(0o755 if entry.executable else 0o644)
+        os.utime(fresh, ns=(self.moment, self.moment))
+
+    def _copy(self, entry: Entry, fresh: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(self.source / entry.path, fresh, follow_symlinks=False)
+        if not fresh.is_file() or sha256(fresh) != entry.content:
+            raise ProjectError(
+                f"{self.source / entry.path} changed while the build was reading it", hint="run the command again"
+            )
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make `directory` and its parents real directories, whatever a build may have put there."""
+        if directory in self.directories or directory == self.destination:
+            return
+        self._make_directory(directory.parent)
+        if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+            directory.unlink()
+        directory.mkdir(exist_ok=True)
+        self.directories.add(directory)
+
+
+def _last_moment(path: Path) -> int:
+    """When the workspace was last used, in nanoseconds by the clock of that time; 0 for a new one."""
+    moment = read_json(path / "moment.json")
+    return moment if isinstance(moment, int) else 0
+
+
+def _stat_fields(path: Path) -> list[int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _holds(path: Path, entry: Entry) -> bool:
+    """Whether `path` already is the entry, by content."""
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            return entry.kind == "link" and str(path.readlink()) == entry.content
+        if not stat.S_ISREG(status.st_mode) or entry.kind != "file":
+            return False
+        return bool(status.st_mode & 0o100) == entry.executable and sha256(path) == entry.content
+    except OSError:
+        return False

@@ -1,0 +1,74 @@
+"""git: which files belong to a working tree."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ProjectError
+from orchestrator.process import base_environment, require, run
+
+
+@dataclass(frozen=True, slots=True)
+class GitFiles:
+    """Paths relative to the directory asked about, as git spells them. Deleted files may still be listed."""
+
+    tracked: frozenset[str]
+    untracked: frozenset[str]
+
+
+def list_files(root: Path) -> GitFiles | None:
+    """The tracked files below `root` and the untracked ones git does not ignore, submodules included.
+
+    None when `root` is in no git repository, or in one that ignores all of it. Raises `ProjectError` with
+    git's message when the repository is damaged, `ProgramMissing` when there is a repository but no git.
+    """
+    if not _inside_repository(root):
+        return None
+    found = _list_repository(root)
+    return found if found.tracked or found.untracked else None
+
+
+def _inside_repository(root: Path) -> bool:
+    return any((directory / ".git").exists() for directory in (root, *root.parents))
+
+
+def _list_repository(root: Path, prefix: str = "") -> GitFiles:
+    tracked: set[str] = set()
+    untracked: set[str] = set()
+    for tag, path in _ls_files(root):
+        if (root / path).is_dir() and not (root / path).is_symlink():
+            nested = _nested(root / path, f"{prefix}{path.rstrip('/')}/")
+            tracked |= nested.tracked
+            untracked |= nested.untracked
+        else:
+            (untracked if tag == "?" else tracked).add(prefix + path)
+    return GitFiles(frozenset(tracked), frozenset(untracked))
+
+
+def _nested(directory: Path, prefix: str) -> GitFiles:
+    """Files of a submodule or of a repository inside the repository; none when it is not checked out."""
+    if not (directory / ".git").exists():
+        return GitFiles(frozenset(), frozenset())
+    return _list_repository(directory, prefix)
+
+
+def _ls_files(root: Path) -> list[tuple[str, str]]:
+    """(tag, path) pairs; the tag is "?" for an untracked file.
+
+    `safe.directory` lets root deploy a user's repository; `core.fsmonitor` is switched off because a
+    repository's own configuration could name any program there.
+    """
+    git = require("git", reason="list the repository's files", hint="apt-get install git")
+    argv = [
+        *(str(git), "-C", str(root), "-c", "safe.directory=*", "-c", "core.fsmonitor=false"),
+        *("ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard"),
+    ]
+    env = base_environment(os.environ) | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    completed = run(argv, env=env, check=False)
+    if completed.returncode != 0:
+        raise ProjectError(
+            f"git cannot list the files of {root}",
+            details=completed.stderr.strip().splitlines()[-5:],
+            hint=f"try: git -C {root} status",
+        )
+    return [(record[0], record[2:]) for record in completed.stdout.split("\0") if record]
