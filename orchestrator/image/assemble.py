@@ -1,0 +1,116 @@
+"""Build results become images: decide the layers, check what is in them, store them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import assert_never
+
+from orchestrator.build.closure import STORE, Closure, ClosureQuery, runtime_closure
+from orchestrator.build.runner import BuildResults
+from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.image.checks import check_image
+from orchestrator.image.layers import ImagePlan
+from orchestrator.image.nginx import render_web_config
+from orchestrator.image.services import (
+    plan_backend_image,
+    plan_gate_image,
+    plan_web_image,
+    share_store_paths,
+)
+from orchestrator.image.storage import Image, Workshop, build_dockerfile, store_layout
+from orchestrator.plan import Plan
+from orchestrator.process import Cancel
+from orchestrator.settings import Assembler, Settings
+from orchestrator.tools.podman import Engine
+
+__all__ = ["Image", "Products", "assemble_images", "plan_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What the builds left on this machine: nginx's store path, the site's directory, the backend's executable."""
+
+    web_server: Path
+    site: Path | None
+    program: Path | None
+
+
+def assemble_images(
+    settings: Settings,
+    plan: Plan,
+    results: BuildResults,
+    *,
+    engine: Engine,
+    closure: ClosureQuery,
+    emit: Emit,
+    cancel: Cancel,
+) -> tuple[Image, ...]:
+    """The application's images ("web", "gate", and the backend's), in the engine's storage when this returns.
+
+    Raises `ImageError` when one would not work or holds what must not be in it, `DiskError` when a file system is
+    full, `Interrupted` on a stop; an image is stored whole or not at all.
+    """
+    products = find_products(plan, results)
+    workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
+    return tuple(
+        _assemble(image, needs, workshop, assembler=settings.assembler)
+        for image, needs in plan_images(plan, products, closure)
+    )
+
+
+def find_products(plan: Plan, results: BuildResults) -> Products:
+    """The artifact of each planned service."""
+    artifacts = {service.service: service.artifact for service in results.services}
+    return Products(
+        web_server=results.web_server,
+        site=artifacts[plan.web.static] if plan.web.static else None,
+        program=artifacts[plan.backend.service] if plan.backend else None,
+    )
+
+
+def plan_images(
+    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE
+) -> tuple[tuple[ImagePlan, Closure], ...]:
+    """Each image of the application with the closure it is made from. Raises `ImageError`."""
+    server = products.web_server.resolve()
+    web = runtime_closure("web", [server], closure, store=store)
+    backend = runtime_closure("backend", [products.program], closure, store=store) if products.program else None
+    web_share, backend_share = share_store_paths(web, backend)
+    config = render_web_config(plan.web, html=_html_files(products.site))
+    images = [
+        (plan_web_image(plan.app, server, web_share, config=config, site=products.site), web),
+        (plan_gate_image(plan.app, server, web_share), web),
+    ]
+    if plan.backend and products.program and backend:
+        service, port = plan.backend.service, plan.backend.port
+        images.append((plan_backend_image(plan.app, service, products.program, backend_share, port=port), backend))
+    return tuple(images)
+
+
+def _html_files(site: Path | None) -> dict[str, bytes]:
+    if site is None:
+        return {}
+    return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.html")) if path.is_file()}
+
+
+def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, *, assembler: Assembler) -> Image:
+    workshop.cancel.check()
+    started = time.monotonic()
+    workshop.emit(PhaseStarted(plan.service, "image"))
+    image = _store(plan, workshop, assembler=assembler, check=partial(check_image, plan, closure))
+    written = sum(layer.written for layer in image.layers)
+    outcome = f"{written} of {len(image.layers)} layers written" if written else "unchanged"
+    workshop.emit(PhaseFinished(plan.service, "image", time.monotonic() - started, outcome=outcome))
+    return image
+
+
+def _store(plan: ImagePlan, workshop: Workshop, *, assembler: Assembler, check: Callable[[], None]) -> Image:
+    match assembler:
+        case "oci":
+            return store_layout(plan, workshop, check=check)
+        case "buildah" | "podman":
+            return build_dockerfile(plan, workshop, program=assembler, check=check)
+        case _:
+            assert_never(assembler)

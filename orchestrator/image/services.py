@@ -1,0 +1,138 @@
+"""The image of each service: which layers it has and how it starts. Layers are ordered by how rarely they change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.build.closure import Closure
+from orchestrator.errors import ImageError
+from orchestrator.image.contents import read_program, read_site, read_store_paths
+from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, Link, arrange_layers
+from orchestrator.image.nginx import COMMAND, CONFIG_PATH, DOCUMENT_ROOT, SOCKET_DIR
+
+APP_LABEL = "io.orchestrator.app"
+SERVICE_LABEL = "io.orchestrator.service"
+
+_CERTIFICATES = "etc/ssl/certs/ca-bundle.crt"
+_SKELETON: tuple[Entry, ...] = (
+    File("etc/passwd", b"root:x:0:0:root:/:/none\napp:x:10001:10001:app:/:/none\n"),
+    File("etc/group", b"root:x:0:\napp:x:10001:\n"),
+    File("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n"),
+    Directory("tmp", 0o1777),
+)
+"""What every image has: the user's name, look-ups that ask /etc/hosts first, and a mount point for writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreShare:
+    """The store paths of one service: `base` is the same for all images of the application, `own` the rest."""
+
+    base: tuple[Path, ...]
+    own: tuple[Path, ...]
+
+
+def share_store_paths(web: Closure, backend: Closure | None) -> tuple[StoreShare, StoreShare]:
+    """Split what (web, backend) need into what both need and what only one does."""
+    if backend is None:
+        return StoreShare((), web.paths), StoreShare((), ())
+    common = frozenset(web.paths) & frozenset(backend.paths)
+    base = tuple(sorted(common))
+    return tuple(  # type: ignore[return-value]  # two shares, in order
+        StoreShare(base, tuple(path for path in closure.paths if path not in common)) for closure in (web, backend)
+    )
+
+
+def plan_web_image(app: str, server: Path, share: StoreShare, *, config: str, site: Path | None) -> ImagePlan:
+    """nginx (the store path `server`), its configuration and the built frontend, if there is one.
+
+    Raises `ImageError` when the site holds what cannot be served or `server` is not nginx.
+    """
+    hashed, others = read_site(site, _image_path(DOCUMENT_ROOT)) if site is not None else ((), ())
+    layers = arrange_layers(
+        {
+            **_store_layers(share),
+            "assets": hashed,
+            "files": (*others, *_web_files(server), File(_image_path(CONFIG_PATH), config.encode())),
+        }
+    )
+    return ImagePlan("web", layers, _nginx_config(app, "web", server))
+
+
+def plan_gate_image(app: str, server: Path, share: StoreShare) -> ImagePlan:
+    """The same nginx without a site: its configuration is mounted at /etc/nginx/nginx.conf when it runs."""
+    layers = arrange_layers({**_store_layers(share), "files": _web_files(server)})
+    return ImagePlan("gate", layers, _nginx_config(app, "gate", server))
+
+
+def plan_backend_image(app: str, service: str, program: Path, share: StoreShare, *, port: int) -> ImagePlan:
+    """One executable at /app/bin under its own name, and what it needs from the store.
+
+    Raises `ImageError` when `program` is not an executable file.
+    """
+    path = f"app/bin/{program.name}"
+    layers = arrange_layers(
+        {
+            **_store_layers(share),
+            "application": (read_program(program, path),),
+            "files": _certificate_links((*share.base, *share.own)),
+        }
+    )
+    config = ImageConfig(
+        entrypoint=(f"/{path}",),
+        labels=_labels(app, service),
+        environment=(("PATH", "/app/bin"),),
+        ports=(port,),
+    )
+    return ImagePlan(service, layers, config)
+
+
+def find_nginx(server: Path) -> Path:
+    """The nginx executable of a store path. Raises `ImageError` when there is none."""
+    for name in ("bin/nginx", "sbin/nginx"):
+        if (server / name).is_file():
+            return server / name
+    raise ImageError(f"{server} has no bin/nginx", hint="the package set's nginx should provide it")
+
+
+def _store_layers(share: StoreShare) -> dict[str, Sequence[Entry]]:
+    return {
+        "base": (*_SKELETON, *read_store_paths(share.base)),
+        "runtime": read_store_paths(share.own),
+    }
+
+
+def _web_files(server: Path) -> tuple[Entry, ...]:
+    """mime.types where the configuration includes it from, and the mount point of the sockets."""
+    for name in ("conf/mime.types", "etc/nginx/mime.types"):
+        if (server / name).is_file():
+            return (File("etc/nginx/mime.types", (server / name).read_bytes()), Directory(_image_path(SOCKET_DIR)))
+    raise ImageError(f"{server} has no mime.types", hint="looked for conf/mime.types and etc/nginx/mime.types")
+
+
+def _nginx_config(app: str, service: str, server: Path) -> ImageConfig:
+    nginx = find_nginx(server)
+    return ImageConfig(
+        entrypoint=(str(nginx), *COMMAND),
+        environment=(("PATH", str(nginx.parent)),),
+        labels=_labels(app, service),
+        stop_signal="SIGQUIT",
+    )
+
+
+def _image_path(path: str) -> str:
+    return path.removeprefix("/")
+
+
+def _labels(app: str, service: str) -> tuple[tuple[str, str], ...]:
+    return ((APP_LABEL, app), (SERVICE_LABEL, service))
+
+
+def _certificate_links(paths: Sequence[Path]) -> tuple[Entry, ...]:
+    """Certificate authorities where TLS libraries look, when the closure holds a bundle of them."""
+    for path in paths:
+        if (path / _CERTIFICATES).is_file():
+            return tuple(
+                Link(f"etc/ssl/certs/{name}", str(path / _CERTIFICATES))
+                for name in ("ca-bundle.crt", "ca-certificates.crt")
+            )
+    return ()

@@ -1,0 +1,242 @@
+"""Two ways from an image plan into the engine's storage: an OCI layout of our own, or the Dockerfile."""
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.errors import ImageError
+from orchestrator.events import Emit, Line
+from orchestrator.files import locked
+from orchestrator.image.dockerfile import write_context
+from orchestrator.image.layers import File, ImagePlan, LayerPlan
+from orchestrator.image.layout import (
+    Documents,
+    Layer,
+    LayerRecords,
+    blobs_directory,
+    layer_key,
+    make_documents,
+    write_layer,
+    write_layout,
+)
+from orchestrator.image.scratch import scratch_directory
+from orchestrator.process import Cancel
+from orchestrator.tools.oci import (
+    BlobMissing,
+    build_argv,
+    build_image,
+    buildah_argv,
+    copy_layout,
+    read_manifest,
+)
+from orchestrator.tools.podman import Engine
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
+"""From the kernel's names to the OCI's."""
+
+_BUILD_WAIT_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in the engine's storage; run it by `image_id`.
+
+    `image_id` is 64 lower-case hexadecimal digits, `manifest_digest` begins with "sha256:", `size` is that of all
+    layers' archives in bytes, `reference` is a name the storage gave it when it was stored.
+    """
+
+    service: str
+    image_id: str
+    manifest_digest: str
+    size: int
+    reference: str
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What both ways need: the application's name, the engine, where to keep things, whom to tell, when to stop."""
+
+    app: str
+    engine: Engine
+    cache_dir: Path
+    emit: Emit
+    cancel: Cancel
+
+    @cached_property
+    def records(self) -> LayerRecords:
+        return LayerRecords(self.cache_dir / "layers")
+
+    def reference(self, service: str, image_id: str) -> str:
+        return f"localhost/orchestrator/{self.app}-{service}:{image_id[:12]}"
+
+
+def store_layout(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], None]) -> Image:
+    """Write the layers that are not known, and have the engine's storage take what it lacks.
+
+    Nothing is written when the storage has the image. `check` runs before it is stored and raises when it must
+    not be. Raises `DiskError` when a file system is full.
+    """
+    keys = tuple(layer_key(layer) for layer in plan.layers)
+    try:
+        return _store(plan, keys, workshop, check=check)
+    except BlobMissing:
+        # A known layer has left the storage, with the last image that had it.
+        for key in keys:
+            workshop.records.forget(key)
+        return _store(plan, keys, workshop, check=check)
+
+
+def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check: Callable[[], None]) -> Image:
+    known = tuple(workshop.records.find(layer, key) for layer, key in zip(plan.layers, keys, strict=True))
+    need = sum(_size(layer) for layer, found in zip(plan.layers, known, strict=True) if found is None)
+    # Twice: each new layer lies in the layout and, while skopeo unpacks it, in a temporary file of skopeo's.
+    with scratch_directory(workshop.cache_dir / "tmp", need=2 * need) as scratch:
+        layout = scratch / "layout"
+        layers = tuple(
+            found or _write_known(layer, key, blobs_directory(layout), workshop)
+            for layer, key, found in zip(plan.layers, keys, known, strict=True)
+        )
+        documents = make_documents(plan, layers, architecture=_architecture())
+        image = _image(plan, layers, documents, workshop)
+        if not workshop.engine.image_exists(image.image_id):
+            check()
+            write_layout(layout, documents)
+            destination = workshop.engine.storage_reference(image.reference)
+            copy_layout(layout, destination, environment=workshop.engine.environment, cancel=workshop.cancel)
+    workshop.records.trim()
+    return image
+
+
+def _write_known(layer: LayerPlan, key: str, directory: Path, workshop: Workshop) -> Layer:
+    workshop.cancel.check()
+    written = write_layer(layer, directory)
+    if layer_key(layer) != key:
+        raise ImageError(f"files of the {layer.name} layer changed while it was written", hint="run the command again")
+    workshop.records.remember(key, written)
+    return written
+
+
+def _size(layer: LayerPlan) -> int:
+    return sum(
+        len(entry.source) if isinstance(entry.source, bytes) else entry.source.stat().st_size
+        for entry in layer.entries
+        if isinstance(entry, File)
+    )
+
+
+def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, workshop: Workshop) -> Image:
+    return Image(
+        service=plan.service,
+        image_id=documents.image_id,
+        manifest_digest=documents.manifest_digest,
+        size=sum(layer.size for layer in layers),
+        reference=workshop.reference(plan.service, documents.image_id),
+        layers=layers,
+    )
+
+
+def _architecture() -> str:
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def build_dockerfile(
+    plan: ImagePlan, workshop: Workshop, *, program: Literal["buildah", "podman"], check: Callable[[], None]
+) -> Image:
+    """Have buildah or podman build the plan's Dockerfile into the engine's storage, with its layer cache.
+
+    The image id is the same everywhere from an empty layer cache only: the cache keeps the time stamps of
+    earlier builds. Raises `ImageError` with the program's last lines, `DiskError` when a file system is full.
+    """
+    check()
+    context = workshop.cache_dir / "contexts" / workshop.app / plan.service
+    with (
+        locked(context.parent / f"{plan.service}.lock", holder=workshop.app, wait_seconds=_BUILD_WAIT_SECONDS),
+        scratch_directory(workshop.cache_dir / "tmp", need=sum(_size(layer) for layer in plan.layers)) as scratch,
+    ):
+        write_context(plan, context)
+        image_id, made = _build(plan, workshop, program=program, context=context, scratch=scratch)
+    image = _describe(plan, image_id, workshop)
+    if len(made) != len(image.layers):
+        return image
+    layers = tuple(replace(layer, written=new) for layer, new in zip(image.layers, made, strict=True))
+    return replace(image, layers=layers)
+
+
+def _build(
+    plan: ImagePlan, workshop: Workshop, *, program: Literal["buildah", "podman"], context: Path, scratch: Path
+) -> tuple[str, tuple[bool, ...]]:
+    engine = workshop.engine
+    storage = buildah_argv(root=engine.root, runroot=engine.runroot, driver=engine.driver)
+    id_file = scratch / "id"
+    argv = build_argv(
+        storage if program == "buildah" else engine.argv(),
+        context=context,
+        id_file=id_file,
+        timestamp=_timestamp(plan),
+    )
+    with _no_leftovers(engine):
+        made = build_image(
+            argv,
+            environment=engine.environment,
+            scratch=scratch,
+            on_line=lambda text: workshop.emit(Line(plan.service, text)),
+            cancel=workshop.cancel,
+        )
+    return id_file.read_text().strip().removeprefix("sha256:"), made
+
+
+def _timestamp(plan: ImagePlan) -> int:
+    """Seconds since 1970, from the content.
+
+    These programs give all files of an image one time. Were it constant, nginx would give two files of the same
+    length the same ETag, and browsers would keep the old one.
+    """
+    return 1 + int("".join(layer_key(layer)[:8] for layer in plan.layers), 16) % (1 << 30)
+
+
+@contextmanager
+def _no_leftovers(engine: Engine) -> Iterator[None]:
+    """A build that fails or is stopped may leave its working container behind; take it away.
+
+    One build at a time in a storage, so that what appeared meanwhile is ours.
+    """
+    with locked(engine.root.parent / "build.lock", holder="this storage", wait_seconds=_BUILD_WAIT_SECONDS):
+        before = _working_containers(engine)
+        try:
+            yield
+        except BaseException:
+            quiet = engine.undisturbed
+            for container in _working_containers(quiet) - before:
+                quiet.ask("rm", "--force", container)
+            raise
+
+
+def _working_containers(engine: Engine) -> set[str]:
+    listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}}").stdout
+    return {line.split()[0] for line in listed.splitlines() if line.endswith(" storage")}
+
+
+def _describe(plan: ImagePlan, image_id: str, workshop: Workshop) -> Image:
+    """The built image, named, and as the storage describes it."""
+    reference = workshop.reference(plan.service, image_id)
+    workshop.engine.tag_image(image_id, reference)
+    manifest, digest = read_manifest(
+        workshop.engine.storage_reference(reference), environment=workshop.engine.environment
+    )
+    return Image(
+        service=plan.service,
+        image_id=image_id,
+        manifest_digest=digest,
+        size=sum(blob.size for blob in manifest.layers),
+        reference=reference,
+        layers=tuple(
+            Layer(layer.name, blob.digest, blob.size, written=True)
+            for layer, blob in zip(plan.layers, manifest.layers, strict=True)
+        ),
+    )
