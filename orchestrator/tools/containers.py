@@ -1,14 +1,11 @@
 """Pods and containers: what podman is asked for, and its JSON parsed into types."""
 
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import mkstemp
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -137,30 +134,30 @@ def run_container(engine: Engine, spec: ContainerSpec) -> None:
     """
     inline = {name: value for name, value in spec.environment if "\n" not in value}
     passed = {name: value for name, value in spec.environment if "\n" in value}
-    with _env_file(engine.sockets.parent, inline) as env_file:
-        engine.run(
-            "run",
-            "--detach",
-            *("--pull", "never"),
-            *("--name", spec.name),
-            *(("--pod", spec.pod) if spec.pod else ("--network", engine.network)),
-            *_labels(spec.labels),
-            *HARDENING,
-            *("--tmpfs", _TMP),
-            *("--memory", spec.memory),
-            *("--memory-swap", spec.memory),
-            *("--cpus", f"{spec.cpus:g}"),
-            *("--pids-limit", str(spec.pids)),
-            *("--restart", f"on-failure:{spec.restarts}"),
-            *("--stop-signal", spec.stop_signal),
-            *(("--init",) if spec.init else ()),
-            *(("--publish", spec.publish) if spec.publish else ()),
-            *(part for mount in spec.mounts for part in ("--volume", _volume(mount))),
-            *("--env-file", str(env_file)),
-            *(part for name in passed for part in ("--env", name)),
-            spec.image_id,
-            environment=passed,
-        )
+    engine.run(
+        "run",
+        "--detach",
+        *("--pull", "never"),
+        *("--name", spec.name),
+        *(("--pod", spec.pod) if spec.pod else ("--network", engine.network)),
+        *_labels(spec.labels),
+        *HARDENING,
+        *("--tmpfs", _TMP),
+        *("--memory", spec.memory),
+        *("--memory-swap", spec.memory),
+        *("--cpus", f"{spec.cpus:g}"),
+        *("--pids-limit", str(spec.pids)),
+        *("--restart", f"on-failure:{spec.restarts}"),
+        *("--stop-signal", spec.stop_signal),
+        *(("--init",) if spec.init else ()),
+        *(("--publish", spec.publish) if spec.publish else ()),
+        *(part for mount in spec.mounts for part in ("--volume", _volume(mount))),
+        *("--env-file", "/dev/stdin"),
+        *(part for name in passed for part in ("--env", name)),
+        spec.image_id,
+        environment=passed,
+        stdin="".join(f"{name}={value}\n" for name, value in inline.items()).encode(),
+    )
 
 
 def list_containers(engine: Engine, labels: Mapping[str, str]) -> tuple[Container, ...]:
@@ -271,18 +268,6 @@ def _labels(labels: Mapping[str, str]) -> tuple[str, ...]:
 
 def _volume(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}:{'rw' if mount.writable else 'ro'}"
-
-
-@contextmanager
-def _env_file(directory: Path, variables: Mapping[str, str]) -> Iterator[Path]:
-    """A file only we can read, gone when the block is left."""
-    handle, name = mkstemp(prefix=".env.", dir=directory)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.writelines(f"{key}={value}\n" for key, value in variables.items())
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _container(item: _Inspected) -> Container:

@@ -54,12 +54,22 @@ class Engine:
         """The same engine for clean-up, which must happen although a stop was asked for."""
         return replace(self, cancel=None)
 
-    def run(self, *args: str, timeout: float = TIMEOUT, environment: Mapping[str, str] | None = None) -> Completed:
-        """Call podman; `environment` is added to its own. Raises `EngineError`, or `Interrupted` on a stop."""
+    def run(
+        self,
+        *args: str,
+        timeout: float = TIMEOUT,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+    ) -> Completed:
+        """Call podman; `environment` is added to its own, `timeout` is in seconds.
+
+        Raises `EngineError`, or `Interrupted` on a stop.
+        """
         try:
             return run(
                 self.argv(*args),
                 env={**self.environment, **(environment or {})},
+                stdin=stdin,
                 timeout=timeout,
                 cancel=self.cancel,
             )

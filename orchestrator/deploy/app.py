@@ -1,0 +1,114 @@
+"""The life of a deployed application: start, stop, remove, logs. What changes it needs its lock (`locked_app`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.deploy.gate import STOP_SECONDS, find_gate, remove_gate
+from orchestrator.deploy.names import APP, SERVICE, gate_name, services, sockets_dir
+from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
+from orchestrator.deploy.release import Release, go_live, serving
+from orchestrator.deploy.repair import repair
+from orchestrator.deploy.state import AppStore, current_release
+from orchestrator.errors import DeployError, UsageError
+from orchestrator.events import Emit
+from orchestrator.files import remove_tree
+from orchestrator.process import Cancel
+from orchestrator.tools.containers import (
+    list_containers,
+    list_pods,
+    logs_argv,
+    remove_container,
+    remove_pod,
+    stop_container,
+)
+from orchestrator.tools.podman import Engine
+
+
+def start_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit, cancel: Cancel) -> Release:
+    """Have the current release running and answering; nothing is restarted when it does already.
+
+    Raises `UnknownAppError`, and `DeployError` when it does not become healthy or its images are gone.
+    """
+    record = current_release(state_dir, app)
+    store = AppStore(state_dir, app)
+    repair(engine, store, emit=emit)
+    if probes := serving(engine, record):
+        return Release(record.id, record.url, changed=False, probes=probes)
+    missing = [service for service, image in record.images.items() if not engine.image_exists(image.image_id)]
+    if missing:
+        raise DeployError(f"the image of {', '.join(missing)} is gone", hint=f"run: orchestrator deploy --name {app}")
+    probes = go_live(engine, store, record, None, emit=emit, cancel=cancel)
+    return Release(record.id, record.url, changed=True, probes=probes)
+
+
+def stop_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit) -> bool:
+    """Stop the application in order; its release, images and logs stay. False when nothing ran.
+
+    Raises `UnknownAppError`.
+    """
+    record = current_release(state_dir, app)
+    repair(engine, AppStore(state_dir, app), emit=emit)
+    gate = find_gate(engine, app)
+    running = any(container.running for container in (*pod_containers(engine, record), *((gate,) if gate else ())))
+    stop_container(engine, gate_name(app), grace=STOP_SECONDS)
+    stop_services(engine, record)
+    return running
+
+
+def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
+    """Remove everything of the application: containers, sockets, images, records. Nothing else is touched.
+
+    Raises `UnknownAppError` when there is neither a record nor a container of it.
+    """
+    store = AppStore(state_dir, app)
+    pods = list_pods(engine, {APP: app})
+    leftovers = list_containers(engine, {APP: app})
+    if not pods and not leftovers:
+        current_release(state_dir, app)
+    for record in store.releases():
+        if record == store.current():
+            stop_container(engine, gate_name(app), grace=STOP_SECONDS)
+            stop_services(engine, record)
+        discard_pod(engine, record)
+    for pod in pods:
+        remove_pod(engine, pod)
+    remove_gate(engine, app)
+    for container in leftovers:
+        remove_container(engine, container.name)
+    _remove_images(engine, store)
+    remove_tree(sockets_dir(engine, app))
+    store.remove()
+
+
+def app_logs(
+    state_dir: Path,
+    app: str,
+    *,
+    engine: Engine,
+    only: Sequence[str] = (),
+    tail: int | None = None,
+    follow: bool = False,
+) -> tuple[str, ...]:
+    """The command that shows the current release's logs; run it with `process.interact` and the engine's environment.
+
+    `only` names services; all by default. Raises `UnknownAppError`, and `UsageError` for an unknown service or when
+    no container is left to have logs.
+    """
+    record = current_release(state_dir, app)
+    unknown = sorted(set(only) - {*services(record), "gate"})
+    if unknown:
+        known = ", ".join((*services(record), "gate"))
+        raise UsageError(f"{app} has no service {', '.join(unknown)}", hint=f"its services: {known}")
+    wanted = only or services(record)
+    present = {container.labels.get(SERVICE): container.name for container in list_containers(engine, {APP: app})}
+    names = [present[service] for service in wanted if service in present]
+    if not names:
+        raise UsageError(f"{app} has no containers", hint=f"start it: orchestrator start {app}")
+    return logs_argv(engine, names, tail=tail, follow=follow)
+
+
+def _remove_images(engine: Engine, store: AppStore) -> None:
+    for record in store.releases():
+        for image in record.images.values():
+            engine.remove_image(image.reference)
+            engine.remove_image(image.image_id)

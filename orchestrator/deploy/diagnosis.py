@@ -1,0 +1,122 @@
+"""Why a release does not become healthy: one cause, a hint, and the last log lines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.deploy.health import Probe
+from orchestrator.deploy.listeners import read_listeners
+from orchestrator.deploy.names import container_name
+from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
+from orchestrator.deploy.state import ReleaseRecord
+from orchestrator.errors import DeployError
+from orchestrator.tools.containers import Container, last_exit_code, read_logs
+from orchestrator.tools.podman import Engine
+
+LOG_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What is wrong with one service and what to try."""
+
+    service: str
+    message: str
+    hint: str
+
+
+def check_alive(engine: Engine, record: ReleaseRecord) -> None:
+    """Raises `DeployError` with the exit code and last log lines as soon as a container of the release has died."""
+    for container in pod_containers(engine, record):
+        if container.state == "exited" or container.restarts:
+            raise deploy_error(engine, record, crash_cause(engine, container))
+
+
+def crash_cause(engine: Engine, container: Container) -> Cause:
+    """Why a container that ran has ended."""
+    service = container.name.rpartition("-")[2]
+    code = last_exit_code(engine, container.name)
+    log = read_logs(engine, container.name, tail=LOG_LINES)
+    return explain_exit(service, container.exit_code if code is None else code, log, oom_killed=container.oom_killed)
+
+
+def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: bool) -> Cause:
+    """The cause of an exit code, as far as the code and the log tell."""
+    library = next((line for line in log if "error while loading shared libraries" in line), None)
+    if library is not None:
+        return Cause(service, f"{service} misses a library: {library.strip()}", "it must be in the image's closure")
+    if oom_killed:
+        return Cause(service, f"{service} was killed: it used more memory than its limit", "raise the memory limit")
+    if code > 128:
+        return Cause(service, f"{service} was ended by signal {code - 128} (exit code {code})", "see its log lines")
+    if code == 0:
+        return Cause(service, f"{service} ended at once with exit code 0", "a service must stay in the foreground")
+    return Cause(service, f"{service} crashed with exit code {code}", "see its log lines")
+
+
+def explain_start(failure: ServiceNotStarted) -> Cause:
+    """The cause of a container that did not start, from the runtime's words."""
+    service, said = failure.service, failure.message
+    if "exec format error" in said:
+        return Cause(service, f"{service} is built for another processor", "build it for this machine's architecture")
+    if "no such file or directory" in said:
+        return Cause(
+            service, f"{service}'s executable or its loader is not in the image", "its interpreter must be in the image"
+        )
+    if "permission denied" in said.lower():
+        return Cause(service, f"{service}'s executable may not be executed", "check its mode in the image")
+    return Cause(service, f"{service} did not start: {said}", failure.hint or "run: orchestrator doctor")
+
+
+def find_cause(engine: Engine, record: ReleaseRecord, probe: Probe) -> Cause:
+    """Why the release, whose containers run, did not give the expected answer to `probe`."""
+    containers = {container.name: container for container in pod_containers(engine, record)}
+    web = containers.get(container_name(record, "web"))
+    backend = containers.get(container_name(record, "backend"))
+    if probe.status == 0 and (web is None or not web.running or record.backend is None):
+        return Cause("web", f"nginx did not answer at {probe.url}: {probe.problem}", "see its log lines")
+    if record.backend is None or backend is None:
+        return Cause("web", f"{probe.url} answered {probe.status}", "see its log lines")
+    if probe.status in (0, 503):
+        return explain_silence(record.backend.port, listening_ports(backend.pid), probe)
+    return explain_answer(probe)
+
+
+def explain_silence(port: int, listening: Sequence[int], probe: Probe) -> Cause:
+    """Why nothing answered behind nginx, from the ports listened on in the pod (loopback included: nginx is there)."""
+    hint = f"it is given PORT={port} and HOST=0.0.0.0; pass --backend-port if it ignores them"
+    if port in listening:
+        answer = f"answered {probe.status}" if probe.status else f"did not answer ({probe.problem})"
+        return Cause("backend", f"backend listens on port {port} but {answer} at {probe.url}", "see its log lines")
+    if listening:
+        listed = ", ".join(str(other) for other in listening)
+        return Cause("backend", f"backend listens on port {listed} instead of {port}", hint)
+    return Cause("backend", f"backend runs but listens on no port; port {port} was expected", hint)
+
+
+def explain_answer(probe: Probe) -> Cause:
+    """Why an answer does not count as healthy."""
+    set_path = "set another path in [health] of orchestrator.toml"
+    match probe.status:
+        case 401 | 403:
+            return Cause("backend", f"{probe.url} asks for a login ({probe.status})", f"a probe has none; {set_path}")
+        case 404:
+            return Cause("backend", f"{probe.url} is not there (404)", set_path)
+        case status if 300 <= status < 400:
+            return Cause("backend", f"{probe.url} redirects to {probe.location} ({status})", set_path)
+        case status if status >= 500:
+            return Cause("backend", f"{probe.url} answers {status}", "see its log lines")
+        case status:
+            return Cause("backend", f"{probe.url} answers {status}", set_path)
+
+
+def deploy_error(engine: Engine, record: ReleaseRecord, cause: Cause) -> DeployError:
+    """The error for a cause, with the last log lines of the service it is about."""
+    lines = read_logs(engine.undisturbed, container_name(record, cause.service), tail=LOG_LINES)
+    return DeployError(cause.message, hint=cause.hint, details=lines)
+
+
+def listening_ports(pid: int) -> tuple[int, ...]:
+    """The TCP ports listened on in the network namespace of a process; none when it is gone."""
+    tables = (Path(f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6"))
+    return tuple(sorted({port for table in tables for port, _ in read_listeners(table)}))

@@ -1,0 +1,49 @@
+"""How what belongs to an application is called and labelled in the engine, and where its sockets are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.deploy.state import ReleaseRecord
+from orchestrator.image.nginx import SOCKET_NAME
+from orchestrator.tools.podman import Engine
+
+APP = "io.orchestrator.app"
+RELEASE = "io.orchestrator.release"
+SERVICE = "io.orchestrator.service"
+CONFIGURATION = "io.orchestrator.configuration"
+"""On the gate: a digest of all that would need another gate when it changed."""
+
+CURRENT = "current"
+"""The symlink in an application's sockets directory that names the live release."""
+
+
+def pod_name(app: str, release: str) -> str:
+    return f"orchestrator-{app}-{release}"
+
+
+def container_name(record: ReleaseRecord, service: str) -> str:
+    return f"{pod_name(record.app, record.id)}-{service}"
+
+
+def gate_name(app: str) -> str:
+    return f"orchestrator-{app}-gate"
+
+
+def labels(record: ReleaseRecord, service: str) -> Mapping[str, str]:
+    """What marks a container as ours."""
+    return {APP: record.app, RELEASE: record.id, SERVICE: service}
+
+
+def services(record: ReleaseRecord) -> tuple[str, ...]:
+    """The services in a release's pod, in the order they start."""
+    return ("backend", "web") if record.backend is not None else ("web",)
+
+
+def sockets_dir(engine: Engine, app: str) -> Path:
+    """The directory the gate sees: one subdirectory per release, and the `CURRENT` link."""
+    return engine.sockets / app
+
+
+def release_socket(engine: Engine, record: ReleaseRecord) -> Path:
+    """The socket a release's web server listens on."""
+    return sockets_dir(engine, record.app) / record.id / SOCKET_NAME

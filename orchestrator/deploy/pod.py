@@ -1,0 +1,121 @@
+"""A release's pod: nginx and the backend, sharing one loopback."""
+
+from orchestrator.deploy.names import container_name, labels, pod_name, release_socket, services, sockets_dir
+from orchestrator.deploy.state import ReleaseRecord
+from orchestrator.errors import OrchestratorError
+from orchestrator.files import remove_tree
+from orchestrator.image.nginx import SOCKET_DIR
+from orchestrator.settings import Limits
+from orchestrator.tools.containers import (
+    Container,
+    ContainerSpec,
+    Mount,
+    create_pod,
+    inspect_containers,
+    remove_pod,
+    run_container,
+    stop_container,
+)
+from orchestrator.tools.podman import Engine
+
+WEB_STOP_SECONDS = 35.0
+"""nginx finishes the requests in flight and cuts them off itself after 30 s."""
+
+BACKEND_STOP_SECONDS = 10.0
+
+
+class ServiceNotStarted(OrchestratorError):
+    """The engine could not start a service's container; `service` says which, `reason` in whose words."""
+
+    def __init__(self, service: str, reason: OrchestratorError) -> None:
+        super().__init__(reason.message, hint=reason.hint, details=reason.details)
+        self.service = service
+        self.reason = reason
+
+
+def start_pod(engine: Engine, record: ReleaseRecord) -> None:
+    """Create the release's pod and start its containers; what is left of an earlier one is removed first.
+
+    Raises `EngineError`, or `ServiceNotStarted` when one container does not start.
+    """
+    discard_pod(engine, record)
+    directory = release_socket(engine, record).parent
+    directory.mkdir(parents=True)
+    directory.parent.chmod(0o755)
+    # nginx creates its socket as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
+    directory.chmod(0o777)
+    create_pod(engine, pod_name(record.app, record.id), labels(record, "pod"))
+    for service in services(record):
+        spec = web_spec(engine, record) if service == "web" else backend_spec(record)
+        try:
+            run_container(engine, spec)
+        except OrchestratorError as error:
+            if engine.cancel is not None:
+                engine.cancel.check()
+            raise ServiceNotStarted(service, error) from error
+
+
+def pod_containers(engine: Engine, record: ReleaseRecord) -> tuple[Container, ...]:
+    """Those of the release's containers that exist."""
+    return inspect_containers(engine, [container_name(record, service) for service in services(record)])
+
+
+def stop_services(engine: Engine, record: ReleaseRecord) -> None:
+    """Stop in order: nginx once its requests are answered, then the backend. The stopped pod keeps its logs."""
+    for service in reversed(services(record)):
+        grace = WEB_STOP_SECONDS if service == "web" else BACKEND_STOP_SECONDS
+        stop_container(engine, container_name(record, service), grace=grace)
+
+
+def discard_pod(engine: Engine, record: ReleaseRecord) -> None:
+    """Kill and remove the release's pod and its socket; nothing there is fine."""
+    remove_release_pod(engine, record.app, record.id)
+
+
+def remove_release_pod(engine: Engine, app: str, release: str) -> None:
+    """`discard_pod` for a release that may have no record."""
+    remove_pod(engine, pod_name(app, release))
+    remove_tree(sockets_dir(engine, app) / release)
+
+
+def web_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
+    """The web container. Its image does not know the release: the mounted directory makes the difference."""
+    return _spec(
+        record,
+        "web",
+        record.web_limits,
+        mounts=(Mount(release_socket(engine, record).parent, SOCKET_DIR, writable=True),),
+        stop_signal="SIGQUIT",
+    )
+
+
+def backend_spec(record: ReleaseRecord) -> ContainerSpec:
+    """The backend container, told where to listen by PORT and HOST."""
+    assert record.backend is not None
+    environment = {**record.backend.environment, "PORT": str(record.backend.port), "HOST": "0.0.0.0"}
+    return _spec(record, "backend", record.backend.limits, environment=tuple(environment.items()), init=True)
+
+
+def _spec(
+    record: ReleaseRecord,
+    service: str,
+    limits: Limits,
+    *,
+    environment: tuple[tuple[str, str], ...] = (),
+    mounts: tuple[Mount, ...] = (),
+    init: bool = False,
+    stop_signal: str = "SIGTERM",
+) -> ContainerSpec:
+    return ContainerSpec(
+        name=container_name(record, service),
+        image_id=record.images[service].image_id,
+        labels=labels(record, service),
+        memory=limits.memory,
+        cpus=limits.cpus,
+        pids=limits.pids,
+        pod=pod_name(record.app, record.id),
+        environment=environment,
+        mounts=mounts,
+        init=init,
+        stop_signal=stop_signal,
+    )

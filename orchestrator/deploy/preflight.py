@@ -1,0 +1,44 @@
+"""What can be known to fail before anything is built."""
+
+import errno
+import socket
+
+from orchestrator.deploy.gate import find_gate, gate_port
+from orchestrator.deploy.listeners import port_owner
+from orchestrator.errors import MachineError
+from orchestrator.settings import Settings
+from orchestrator.tools.podman import Engine
+
+
+def check_port(settings: Settings, engine: Engine) -> None:
+    """Refuse a port that something else holds; the application's own gate may hold it.
+
+    Raises `MachineError` naming what listens there, as far as that can be told.
+    """
+    problem = _try_port(settings.port)
+    if problem is None:
+        return
+    gate = find_gate(engine, settings.name)
+    if gate is not None and gate.running and gate_port(gate) == settings.port:
+        return
+    if problem != errno.EADDRINUSE:
+        raise MachineError(
+            f"port {settings.port} cannot be used by this user", hint="choose one above 1023 with --port"
+        )
+    owner = port_owner(settings.port)
+    raise MachineError(
+        f"port {settings.port} is taken{f' by {owner}' if owner else ''}",
+        hint="stop what listens there, or choose another port with --port",
+    )
+
+
+def _try_port(port: int) -> int | None:
+    """The errno of binding 127.0.0.1:`port`, None when it works."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        # As servers do: a connection of the past in TIME_WAIT does not make the port taken.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno
+    return None

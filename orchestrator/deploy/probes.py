@@ -1,0 +1,96 @@
+"""Which requests a release must answer, and asking them."""
+
+from orchestrator.deploy.diagnosis import check_alive, deploy_error, find_cause
+from orchestrator.deploy.health import Expectation, Patience, Probe, Target, probe, wait_healthy
+from orchestrator.deploy.names import release_socket
+from orchestrator.deploy.state import ReleaseRecord
+from orchestrator.errors import DeployError
+from orchestrator.process import Cancel
+from orchestrator.tools.podman import Engine
+
+GATE_PATIENCE = Patience(interval=0.2, timeout=5.0, deadline=10.0)
+"""The gate was just started or has been running; the release behind it is healthy already."""
+
+
+def start_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
+    """What a new release must answer on its own socket: the backend's health, then the page."""
+    backend = record.backend
+    asked = []
+    if backend is not None and backend.health_path is not None:
+        asked.append(Expectation(backend.health_path, 200, 300))
+    elif backend is not None:
+        asked.append(Expectation(_prefix_path(record), 200, 500))
+    return (*asked, *_page(record))
+
+
+def live_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
+    """What is asked through the published port before success is printed: the page, then the API."""
+    backend = record.backend
+    if backend is None:
+        return _page(record)
+    if backend.api_path is not None:
+        return (*_page(record), Expectation(backend.api_path, 200, 500))
+    return (*_page(record), *(item for item in start_expectations(record) if item.path != "/" or not record.page))
+
+
+def wait_release(engine: Engine, record: ReleaseRecord, *, cancel: Cancel) -> None:
+    """Wait until the release answers everything on its own socket.
+
+    Raises `DeployError` with one cause: at once when a container dies, else at the deadline. `Interrupted` on a stop.
+    """
+    health = record.health
+    patience = Patience(interval=health.interval, timeout=health.timeout, deadline=health.deadline)
+    for expected in start_expectations(record):
+        target = Target(_host(record), expected.path, socket=release_socket(engine, record))
+        answer = wait_healthy(
+            lambda timeout, target=target: probe(target, timeout=timeout),  # type: ignore[misc]  # a bound default
+            expected,
+            patience,
+            check_alive=lambda: check_alive(engine, record),
+            cancel=cancel,
+        )
+        if not expected.met_by(answer):
+            raise deploy_error(engine, record, find_cause(engine, record, answer))
+
+
+def verify_live(record: ReleaseRecord, *, cancel: Cancel, patience: Patience = GATE_PATIENCE) -> tuple[Probe, ...]:
+    """Ask for the page and the API as a user would, through the published port.
+
+    Raises `DeployError` naming the request that got no good answer.
+    """
+    probes = []
+    for expected in live_expectations(record):
+        target = Target(_host(record), expected.path, port=record.port)
+        answer = wait_healthy(
+            lambda timeout, target=target: probe(target, timeout=timeout),  # type: ignore[misc]  # a bound default
+            expected,
+            patience,
+            check_alive=lambda: None,
+            cancel=cancel,
+        )
+        if not expected.met_by(answer):
+            said = f"answered {answer.status}" if answer.status else f"did not answer: {answer.problem}"
+            raise DeployError(f"{answer.url} {said}", hint="see: orchestrator logs " + record.app)
+        probes.append(answer)
+    return tuple(probes)
+
+
+def ask_once(record: ReleaseRecord, *, timeout: float) -> tuple[tuple[Probe, bool], ...]:
+    """One request each for page and API through the published port, and whether its answer was good."""
+    return tuple(
+        (answer, expected.met_by(answer))
+        for expected in live_expectations(record)
+        for answer in [probe(Target(_host(record), expected.path, port=record.port), timeout=timeout)]
+    )
+
+
+def _page(record: ReleaseRecord) -> tuple[Expectation, ...]:
+    return (Expectation("/", 200, 300),) if record.page else ()
+
+
+def _prefix_path(record: ReleaseRecord) -> str:
+    return f"{(record.api_prefix or '').rstrip('/')}/"
+
+
+def _host(record: ReleaseRecord) -> str:
+    return record.url.removeprefix("http://").rstrip("/")

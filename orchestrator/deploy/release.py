@@ -1,0 +1,195 @@
+"""A deploy: start the new release beside the old one, ask it, switch over, ask again, stop the old one."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orchestrator.deploy.diagnosis import deploy_error, explain_start
+from orchestrator.deploy.gate import DRAIN_SECONDS, ensure_gate, find_gate, point_at, remove_gate
+from orchestrator.deploy.health import Probe
+from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
+from orchestrator.deploy.probes import ask_once, verify_live, wait_release
+from orchestrator.deploy.repair import repair
+from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord, dropped_references
+from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.image.assemble import Image
+from orchestrator.plan import BackendPlan, Plan
+from orchestrator.process import Cancel
+from orchestrator.settings import Settings
+from orchestrator.tools.podman import Engine
+
+SERVICE = "release"
+"""Whose phases the view shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is live now. `probes` are the requests it answered through its published port.
+
+    `changed` is false when it ran already and nothing was restarted.
+    """
+
+    id: str
+    url: str
+    changed: bool
+    probes: tuple[Probe, ...]
+
+
+def deploy_release(
+    settings: Settings, plan: Plan, images: Sequence[Image], *, engine: Engine, emit: Emit, cancel: Cancel
+) -> Release:
+    """Make the images live. The caller holds the application's lock (`locked_app`).
+
+    Raises `DeployError`, `EngineError` or `Interrupted`; what ran before then still runs.
+    """
+    store = AppStore(settings.state_dir, settings.name)
+    repair(engine, store, emit=emit)
+    record = make_record(settings, plan, images, release_id=store.new_id(datetime.now(UTC)))
+    previous = store.current()
+    if previous is not None and previous.fingerprint == record.fingerprint and (probes := serving(engine, previous)):
+        return Release(previous.id, previous.url, changed=False, probes=probes)
+    probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
+    if previous is not None:
+        retire(engine.undisturbed, previous, emit=emit)
+    prune(engine.undisturbed, store, keep=settings.keep_releases)
+    return Release(record.id, record.url, changed=True, probes=probes)
+
+
+def make_record(settings: Settings, plan: Plan, images: Sequence[Image], *, release_id: str) -> ReleaseRecord:
+    """All it takes to run these images as this plan says."""
+    return ReleaseRecord(
+        id=release_id,
+        app=settings.name,
+        created=datetime.now(UTC),
+        port=settings.port,
+        domains=settings.domains,
+        page=plan.web.static is not None,
+        api_prefix=plan.web.proxy.prefix if plan.web.proxy else None,
+        images={
+            image.service: ImageRecord(
+                image_id=image.image_id,
+                manifest_digest=image.manifest_digest,
+                reference=image.reference,
+                size=image.size,
+            )
+            for image in images
+        },
+        web_limits=settings.web_limits,
+        backend=_backend_record(settings, plan.backend) if plan.backend else None,
+        health=settings.health,
+    )
+
+
+def serving(engine: Engine, record: ReleaseRecord) -> tuple[Probe, ...]:
+    """The answers of a release that runs and is healthy by real requests made now; none when it is not."""
+    gate = find_gate(engine, record.app)
+    containers = pod_containers(engine, record)
+    if gate is None or not all(container.running for container in (gate, *containers)):
+        return ()
+    if {container.image_id for container in (gate, *containers)} != {i.image_id for i in record.images.values()}:
+        return ()
+    answers = ask_once(record, timeout=record.health.timeout)
+    return tuple(answer for answer, _ in answers) if all(good for _, good in answers) else ()
+
+
+def go_live(
+    engine: Engine,
+    store: AppStore,
+    record: ReleaseRecord,
+    previous: ReleaseRecord | None,
+    *,
+    emit: Emit,
+    cancel: Cancel,
+) -> tuple[Probe, ...]:
+    """Start the release, wait until it is healthy, switch to it and record it.
+
+    On any failure its pod is gone again and `previous` serves as before.
+    """
+    with _discarded_on_failure(engine, record):
+        with _phase(emit, "start"):
+            _start(engine, record)
+        with _phase(emit, "wait until healthy"):
+            wait_release(engine, record, cancel=cancel)
+        with _phase(emit, "switch"), _switched_back_on_failure(engine, store, record, previous):
+            ensure_gate(engine, record, store.gate_config)
+            point_at(engine, record.app, record.id)
+            time.sleep(DRAIN_SECONDS if previous is not None else 0)
+            probes = verify_live(record, cancel=cancel)
+            store.activate(record)
+    return probes
+
+
+def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
+    """Stop a release nobody is sent to any more: its requests in flight are answered first."""
+    with _phase(emit, "stop the old release"):
+        stop_services(engine, record)
+        discard_pod(engine, record)
+
+
+def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
+    """Forget the oldest releases beyond `keep`, with the images only they use."""
+    for record in store.superfluous(keep):
+        store.forget(record)
+        kept = store.releases()
+        for reference in dropped_references(record, kept):
+            engine.remove_image(reference)
+        in_use = {image.image_id for other in kept for image in other.images.values()}
+        for image in record.images.values():
+            if image.image_id not in in_use:
+                engine.remove_image(image.image_id)
+
+
+def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:
+    return BackendRecord(
+        port=backend.port,
+        health_path=backend.health_path,
+        api_path=backend.api_path,
+        environment=dict(backend.environment),
+        limits=settings.backend_limits,
+    )
+
+
+def _start(engine: Engine, record: ReleaseRecord) -> None:
+    try:
+        start_pod(engine, record)
+    except ServiceNotStarted as failure:
+        raise deploy_error(engine, record, explain_start(failure)) from failure
+
+
+@contextmanager
+def _discarded_on_failure(engine: Engine, record: ReleaseRecord) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        discard_pod(engine.undisturbed, record)
+        raise
+
+
+@contextmanager
+def _switched_back_on_failure(
+    engine: Engine, store: AppStore, record: ReleaseRecord, previous: ReleaseRecord | None
+) -> Iterator[None]:
+    """Where the switch fails, the gate is as it was: on the previous release and its port, or not there at all."""
+    try:
+        yield
+    except BaseException:
+        if previous is None:
+            remove_gate(engine.undisturbed, record.app)
+        else:
+            point_at(engine, previous.app, previous.id)
+            ensure_gate(engine.undisturbed, previous, store.gate_config)
+        raise
+
+
+@contextmanager
+def _phase(emit: Emit, name: str) -> Iterator[None]:
+    started = time.monotonic()
+    emit(PhaseStarted(SERVICE, name))
+    try:
+        yield
+    except BaseException:
+        emit(PhaseFinished(SERVICE, name, time.monotonic() - started, ok=False))
+        raise
+    emit(PhaseFinished(SERVICE, name, time.monotonic() - started))

@@ -1,0 +1,188 @@
+"""Releases on disk: `apps/<app>/releases/<id>/release.json` and `apps/<app>/current`, a link to the live one.
+
+A record holds all it takes to start its release again. It is written whole or not at all, so that a run killed at
+any moment leaves at worst a directory without a record, which the next run removes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from orchestrator.errors import UnknownAppError
+from orchestrator.files import remove_tree, replace_symlink, write_atomically
+from orchestrator.settings import Health, Limits
+
+_ID_FORMAT = "%Y%m%d-%H%M%S"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageRecord(_Model):
+    """The image a service ran; `reference` is the name it had in the engine's storage."""
+
+    image_id: str
+    manifest_digest: str
+    reference: str
+    size: int
+
+
+class BackendRecord(_Model):
+    """How the backend was run. `environment` may hold secrets: the file is readable by its owner only."""
+
+    port: int
+    health_path: str | None
+    api_path: str | None
+    environment: dict[str, str]
+    limits: Limits
+
+
+class ReleaseRecord(_Model):
+    """A release: image ids and configuration. `page` tells whether "/" is a page of files."""
+
+    version: Literal[1] = 1
+    id: str
+    app: str
+    created: datetime
+    port: int
+    domains: tuple[str, ...]
+    page: bool
+    api_prefix: str | None
+    images: dict[str, ImageRecord]
+    web_limits: Limits
+    backend: BackendRecord | None
+    health: Health
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two releases that would run the same: images and configuration, not id, time or image names."""
+        text = self.model_dump_json(
+            exclude={"id": True, "created": True, "images": {"__all__": {"reference", "manifest_digest", "size"}}}
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def url(self) -> str:
+        """Where the application answers: a name below localhost when it has one, as every resolver knows those."""
+        local = (name for name in self.domains if name == "localhost" or name.endswith(".localhost"))
+        return f"http://{next(local, '127.0.0.1')}:{self.port}/"
+
+
+@dataclass(frozen=True, slots=True)
+class AppStore:
+    """The records of one application."""
+
+    state_dir: Path
+    app: str
+
+    @property
+    def directory(self) -> Path:
+        return self.state_dir / "apps" / self.app
+
+    @property
+    def gate_config(self) -> Path:
+        """The configuration mounted into the gate."""
+        return self.directory / "gate.conf"
+
+    def releases(self) -> tuple[ReleaseRecord, ...]:
+        """Every readable record, oldest first; damaged ones are passed over."""
+        found = (load_record(directory) for directory in sorted(_subdirectories(self.directory / "releases")))
+        return tuple(record for record in found if record is not None)
+
+    def current(self) -> ReleaseRecord | None:
+        """The live release, or the newest readable one when the link is lost or leads to a damaged record."""
+        record = load_record(self.directory / "current")
+        return record or next(reversed(self.releases()), None)
+
+    def new_id(self, now: datetime) -> str:
+        """An id that sorts after every other of the application, also when the clock was set back."""
+        moment = now.astimezone(UTC)
+        ids = [directory.name for directory in _subdirectories(self.directory / "releases")]
+        newest = max((parsed for parsed in map(_parse_id, ids) if parsed), default=None)
+        if newest is not None and newest >= moment.replace(microsecond=0):
+            moment = newest + timedelta(seconds=1)
+        return moment.strftime(_ID_FORMAT)
+
+    def activate(self, record: ReleaseRecord) -> None:
+        """Write the record and make it the current one. Raises `DiskError` when there is no room."""
+        path = self.directory / "releases" / record.id / "release.json"
+        write_atomically(path, record.model_dump_json(indent=2) + "\n", mode=0o600)
+        replace_symlink(self.directory / "current", f"releases/{record.id}")
+
+    def forget(self, record: ReleaseRecord) -> None:
+        """Remove a record."""
+        remove_tree(self.directory / "releases" / record.id)
+
+    def remove(self) -> None:
+        """Remove everything recorded about the application."""
+        remove_tree(self.directory)
+
+    def remove_partial(self) -> None:
+        """Remove what a killed run left: release directories without a record, half-written files, stray links."""
+        for directory in _subdirectories(self.directory / "releases"):
+            if not (directory / "release.json").exists():
+                remove_tree(directory)
+                continue
+            for leftover in directory.glob(".release.json.*"):
+                leftover.unlink(missing_ok=True)
+        for leftover in self.directory.glob(".*"):
+            leftover.unlink(missing_ok=True)
+
+    def superfluous(self, keep: int) -> tuple[ReleaseRecord, ...]:
+        """The oldest records beyond `keep`; never the current one."""
+        current = self.current()
+        others = [record for record in self.releases() if current is None or record.id != current.id]
+        return tuple(others[: max(0, len(others) - (keep - 1))])
+
+
+def load_record(directory: Path) -> ReleaseRecord | None:
+    """The record in a release's directory; None when it is absent or damaged."""
+    try:
+        return ReleaseRecord.model_validate_json((directory / "release.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def list_apps(state_dir: Path) -> tuple[str, ...]:
+    """The applications with at least one readable release, by name."""
+    directories = sorted(_subdirectories(state_dir / "apps"))
+    return tuple(path.name for path in directories if AppStore(state_dir, path.name).releases())
+
+
+def current_release(state_dir: Path, app: str) -> ReleaseRecord:
+    """The application's current release. Raises `UnknownAppError` naming the applications there are."""
+    record = AppStore(state_dir, app).current()
+    if record is None:
+        known = ", ".join(list_apps(state_dir)) or "none"
+        raise UnknownAppError(f"no application named {app} is deployed here", hint=f"deployed applications: {known}")
+    return record
+
+
+def dropped_references(dropped: ReleaseRecord, kept: tuple[ReleaseRecord, ...]) -> tuple[str, ...]:
+    """The image names only `dropped` uses."""
+    used = {image.reference for record in kept for image in record.images.values()}
+    return tuple(image.reference for image in _by_service(dropped.images) if image.reference not in used)
+
+
+def _by_service(images: Mapping[str, ImageRecord]) -> tuple[ImageRecord, ...]:
+    return tuple(images[service] for service in sorted(images))
+
+
+def _subdirectories(directory: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(path for path in directory.iterdir() if path.is_dir() and not path.is_symlink())
+    except OSError:
+        return ()
+
+
+def _parse_id(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, _ID_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
