@@ -52,6 +52,7 @@ class Closure:
     product: str
     roots: tuple[Path, ...]
     references: Mapping[Path, tuple[Path, ...]]
+    store: Path = STORE
 
     @cached_property
     def paths(self) -> tuple[Path, ...]:
@@ -131,7 +132,7 @@ def runtime_closure(product: str, paths: Iterable[Path], closure: ClosureQuery, 
             roots |= _existing(scan_references(path, store=store), store)
     ordered = tuple(sorted(roots))
     members = closure(ordered) if ordered else ()
-    return Closure(product, ordered, {member.path: tuple(member.references) for member in members})
+    return Closure(product, ordered, {member.path: tuple(member.references) for member in members}, store)
 
 
 def _existing(references: Iterable[str], store: Path) -> set[Path]:
@@ -149,9 +150,7 @@ def _existing(references: Iterable[str], store: Path) -> set[Path]:
     }
 
 
-def check_programs(
-    programs: Iterable[str], closure: Closure, *, store: Path = STORE, allowed: frozenset[str] = frozenset()
-) -> None:
+def check_programs(programs: Iterable[str], closure: Closure, *, allowed: frozenset[str] = frozenset()) -> None:
     """No shell, compiler, interpreter or package manager among `programs`, the executable paths of an image.
 
     `allowed` holds the names this service runs on. Raises `ImageError` naming the path and what pulls it in.
@@ -160,7 +159,7 @@ def check_programs(
         match = _FORBIDDEN.fullmatch(path.rpartition("/")[2])
         if match is None or match["name"] in allowed:
             continue
-        member = _member(path, store)
+        member = _member(path, closure.store)
         chain = closure.chain(member) if member else ()
         raise ImageError(
             f"the image of {closure.product} would contain {path}, a program that does not belong in an image",

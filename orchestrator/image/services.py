@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.build.closure import Closure
+from orchestrator.build.closure import STORE, Closure
 from orchestrator.errors import ImageError
 from orchestrator.image.contents import read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, Link, arrange_layers
@@ -29,17 +29,20 @@ class StoreShare:
 
     base: tuple[Path, ...]
     own: tuple[Path, ...]
+    store: Path = STORE
 
 
 def share_store_paths(web: Closure, backend: Closure | None) -> tuple[StoreShare, StoreShare]:
     """Split what (web, backend) need into what both need and what only one does."""
     if backend is None:
-        return StoreShare((), web.paths), StoreShare((), ())
-    common = frozenset(web.paths) & frozenset(backend.paths)
-    base = tuple(sorted(common))
-    return tuple(  # type: ignore[return-value]  # two shares, in order
-        StoreShare(base, tuple(path for path in closure.paths if path not in common)) for closure in (web, backend)
-    )
+        return StoreShare((), web.paths, web.store), StoreShare((), (), web.store)
+    base = tuple(sorted(frozenset(web.paths) & frozenset(backend.paths)))
+    return _share(base, web), _share(base, backend)
+
+
+def _share(base: tuple[Path, ...], closure: Closure) -> StoreShare:
+    own = tuple(path for path in closure.paths if path not in frozenset(base))
+    return StoreShare(base, own, closure.store)
 
 
 def plan_web_image(app: str, server: Path, share: StoreShare, *, config: str, site: Path | None) -> ImagePlan:
@@ -96,8 +99,8 @@ def find_nginx(server: Path) -> Path:
 
 def _store_layers(share: StoreShare) -> dict[str, Sequence[Entry]]:
     return {
-        "base": (*_SKELETON, *read_store_paths(share.base)),
-        "runtime": read_store_paths(share.own),
+        "base": (*_SKELETON, *read_store_paths(share.base, store=share.store)),
+        "runtime": read_store_paths(share.own, store=share.store),
     }
 
 
