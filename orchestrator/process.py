@@ -187,7 +187,7 @@ def stream(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with (
         _started(argv, env=env, cwd=cwd, merge=True, pass_fds=pass_fds, secrets=secrets) as child,
-        log_file.open("ab") if log_file else open(os.devnull, "wb") as sink,
+        (log_file or Path(os.devnull)).open("ab") as sink,
         (cancel or Cancel()).watching(child.pid),
     ):
         assert child.stdout is not None
