@@ -42,6 +42,11 @@ class Workspace:
         """The path of "src", "home", … as the build sees it."""
         return (MOUNT if self.inside else PurePosixPath(self.path)) / part
 
+    def named(self, path: Path) -> str:
+        """A path in the workspace as a user knows it: relative to the monorepo where it is below src/."""
+        relative = path.relative_to(self.path) if path.is_relative_to(self.path) else path
+        return str(relative).removeprefix("src/")
+
     def outside(self, path: PurePosixPath) -> Path:
         """Where a path the build named really is."""
         return self.path / path.relative_to(MOUNT) if self.inside and path.is_relative_to(MOUNT) else Path(path)

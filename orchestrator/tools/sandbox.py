@@ -103,13 +103,14 @@ def _system(root: Path, sandbox: Sandbox) -> list[str]:
 
 
 def _hidden(root: Path, sandbox: Sandbox) -> list[str]:
-    """Empty file systems over what a build must not see, then the exceptions."""
-    runtime = root / "run"
-    hidden = (runtime, root / "tmp", *sandbox.hidden)
-    covered = [path for path in hidden if path.is_dir() and not path.is_symlink()]
+    """Empty file systems over what a build must not see, then the exceptions; only /tmp stays writable."""
+    runtime, temporary = root / "run", root / "tmp"
+    hidden = (runtime, temporary, *sandbox.hidden)
+    covered = [path for path in dict.fromkeys(hidden) if path.is_dir() and not path.is_symlink()]
     exceptions = [*(runtime / name for name in _RUNTIME), *sandbox.visible]
     inside = [path for path in exceptions if path.exists() and any(path.is_relative_to(top) for top in covered)]
     return [
-        *(part for path in dict.fromkeys(covered) for part in ("--tmpfs", str(path))),
+        *(part for path in covered for part in ("--tmpfs", str(path))),
         *(part for path in dict.fromkeys(inside) for part in ("--ro-bind", str(path), str(path))),
+        *(part for path in covered if path != temporary for part in ("--remount-ro", str(path))),
     ]

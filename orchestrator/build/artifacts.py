@@ -1,0 +1,95 @@
+"""Finished builds: kept by what went into them, so that an unchanged service is not built again."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.build.snapshot import Snapshot
+from orchestrator.files import no_space_is_an_error, read_json, remove_tree, tree_size, write_json
+from orchestrator.plan import BuildPlan, CargoOutput
+
+KEEP = 5
+"""How many artifacts of one service are kept: rollbacks run from images, this only saves builds."""
+
+FORMAT = 1
+"""Part of every key; raised when the same inputs begin to give another artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished build. `path` is the binary or the directory, `size` its bytes."""
+
+    path: Path
+    size: int
+
+
+def artifact_key(build: BuildPlan, snapshot: Snapshot, toolchain_key: str, extra: Sequence[str] = ()) -> str:
+    """Hex digest of everything an artifact depends on."""
+    parts = [FORMAT, asdict(build), snapshot.digest, toolchain_key, list(extra)]
+    return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def find_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str) -> Artifact | None:
+    """The artifact saved under `key`; None when there is none or when it is damaged."""
+    directory = _directory(cache_dir, app, build.service) / key
+    saved = read_json(directory / "artifact.json")
+    path = directory / _name(build)
+    if not isinstance(saved, dict) or not path.exists() or tree_size(path) != saved.get("size"):
+        return None
+    os.utime(directory)
+    return Artifact(path, saved["size"])
+
+
+def save_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str, product: Path) -> Artifact:
+    """Copy `product` out of the workspace, whole or not at all, and drop the oldest beyond `KEEP`.
+
+    Raises `DiskError` when the disk is full.
+    """
+    directory = _directory(cache_dir, app, build.service)
+    fresh = directory / f".{key}.new"
+    remove_tree(fresh)
+    fresh.mkdir(parents=True)
+    path = fresh / _name(build)
+    with no_space_is_an_error(directory):
+        _copy(product, path)
+        write_json(fresh / "artifact.json", {"size": tree_size(path), "service": build.service})
+    remove_tree(directory / key)
+    fresh.rename(directory / key)
+    _prune(directory)
+    final = directory / key / _name(build)
+    return Artifact(final, tree_size(final))
+
+
+def _directory(cache_dir: Path, app: str, service: str) -> Path:
+    return cache_dir / "artifacts" / app / service
+
+
+def _name(build: BuildPlan) -> str:
+    """A binary keeps its name: it is what `ps` shows in the container."""
+    return build.output.binary if isinstance(build.output, CargoOutput) else "tree"
+
+
+def _copy(product: Path, path: Path) -> None:
+    """A plain copy with modes of our own: what the builder's umask was must not reach an image."""
+    if product.is_file():
+        shutil.copyfile(product, path)
+        path.chmod(0o755)
+        return
+    shutil.copytree(product, path, symlinks=True, copy_function=_copy_file)
+
+
+def _copy_file(source: str, destination: str, *, follow_symlinks: bool = True) -> str:
+    shutil.copyfile(source, destination, follow_symlinks=follow_symlinks)
+    if not Path(destination).is_symlink():
+        Path(destination).chmod(0o755 if os.access(source, os.X_OK) else 0o644)
+    return destination
+
+
+def _prune(directory: Path) -> None:
+    by_age = sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in by_age[KEEP:]:
+        remove_tree(path)

@@ -1,0 +1,111 @@
+"""cargo: the variables of a reproducible build, what a fetch depends on, what it says while it builds."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from orchestrator.build.registries import UserConfig, read_toml, table, write_config
+from orchestrator.build.snapshot import Snapshot
+from orchestrator.build.workspace import Workspace
+from orchestrator.plan import BuildPlan, CargoOutput
+
+WRITE_LOCK = ("cargo", "generate-lockfile")
+_MANIFESTS = ("Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".cargo/config")
+
+
+@dataclass(slots=True)
+class Cargo:
+    """One cargo build: its variables, and what it reported so far (units compiled and found fresh, the binary)."""
+
+    build: BuildPlan
+    snapshot: Snapshot
+    config: UserConfig
+    compiled: int = 0
+    reused: int = 0
+    executable: PurePosixPath | None = None
+
+    def decides_fetch(self, path: str) -> bool:
+        """Whether the file decides what is fetched."""
+        return any(path == name or path.endswith(f"/{name}") for name in _MANIFESTS)
+
+    def prepare(self, workspace: Workspace) -> None:
+        """Give the workspace the user's registries: crates are named by them, in the offline build too."""
+        write_config(workspace, self.config)
+
+    def is_fetched(self, workspace: Workspace) -> bool:
+        """Whether an earlier fetch left anything to build from."""
+        return (workspace.path / "cargo").is_dir()
+
+    def fetch_variables(self, *, offline: bool) -> dict[str, str]:
+        """The user's tokens, or what keeps cargo from trying the network when there is none."""
+        return {"CARGO_NET_OFFLINE": "true"} if offline else dict(self.config.secrets)
+
+    def variables(self, workspace: Workspace) -> dict[str, str]:
+        """The variables of every step; whatever the project itself configures is left alone."""
+        variables = {
+            **self.config.variables,
+            "CARGO_HOME": str(workspace.seen("cargo")),
+            "CARGO_TARGET_DIR": str(workspace.seen("target")),
+            "CARGO_INCREMENTAL": "0",
+            "CARGO_TERM_COLOR": "never",
+            "CARGO_TERM_PROGRESS_WHEN": "never",
+        }
+        configs = self._at_each_level(".cargo", "config")
+        profiles = [*self._at_each_level("", "Cargo"), *configs]
+        if not any("strip" in table(found, "profile", "release") for found in profiles):
+            variables["CARGO_PROFILE_RELEASE_STRIP"] = "symbols"
+        if not any("rustflags" in target for found in configs for target in table(found, "target").values()):
+            variables["CARGO_BUILD_RUSTFLAGS"] = " ".join(_remapped(workspace))
+        return variables
+
+    def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """`cargo build …` made to name its executables; other commands unchanged."""
+        if argv[:2] != ("cargo", "build") or any(part.startswith("--message-format") for part in argv):
+            return argv
+        return (*argv[:2], "--message-format=json-render-diagnostics", *argv[2:])
+
+    def read(self, line: str) -> str | None:
+        """Take in one line of output; the text to show, None for a message meant for programs."""
+        if not line.startswith('{"reason":'):
+            return line
+        try:
+            message = json.loads(line)
+        except ValueError:
+            return line
+        if message["reason"] == "compiler-artifact":
+            self._count(message)
+        return None
+
+    def product(self, workspace: Workspace) -> Path:
+        """The binary: what cargo named, else (after a build command of the user's own) the usual place."""
+        assert isinstance(self.build.output, CargoOutput)
+        usual = workspace.seen("target") / "release" / self.build.output.binary
+        return workspace.outside(self.executable or usual)
+
+    def _count(self, message: dict[str, Any]) -> None:
+        self.compiled += not message["fresh"]
+        self.reused += bool(message["fresh"])
+        target, output = message["target"], self.build.output
+        wanted = isinstance(output, CargoOutput) and target["name"] == output.binary and "bin" in target["kind"]
+        if wanted and message.get("executable"):
+            self.executable = PurePosixPath(message["executable"])
+
+    def _at_each_level(self, below: str, name: str) -> list[dict[str, Any]]:
+        """The files of that name that count for the build: in its directory and its parents', in the monorepo."""
+        directory = self.build.directory
+        return [read_toml(self.snapshot.root / level / below, name) for level in (directory, *directory.parents)]
+
+
+def _remapped(workspace: Workspace) -> list[str]:
+    """Names for the fixed paths. A mirror's name is part of the registry's directory: each becomes /registry.
+
+    Cargo joins them to `build.rustflags` of the project's configuration; a RUSTFLAGS of the dev shell wins.
+    """
+    registry = workspace.path / "cargo" / "registry" / "src"
+    names = sorted(path.name for path in registry.iterdir()) if registry.is_dir() else []
+    base = workspace.seen("cargo") / "registry" / "src"
+    return [
+        f"--remap-path-prefix={workspace.seen('src')}=/src",
+        *(f"--remap-path-prefix={base / name}=/registry" for name in names),
+    ]

@@ -1,0 +1,78 @@
+"""The environment of a step, made from nothing; and what of the user's configuration a fetch may use.
+
+A build step sees none of the user's variables. A fetch step gets the ways to reach registries: mirrors, proxies,
+certificates and credentials, always through the environment or read-only files, never through arguments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.build.workspace import Workspace
+
+SOURCE_DATE_EPOCH = "315532800"
+"""1 January 1980, what nixpkgs' own stdenv uses: the same for every commit and machine."""
+
+_FETCH_PREFIXES = ("npm_config_", "NPM_CONFIG_", "PIP_", "UV_", "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB",
+                   "GONOSUMDB", "GONOSUMCHECK", "GOINSECURE", "GOAUTH", "CARGO_REGISTRIES_", "CARGO_REGISTRY_",
+                   "CARGO_NET_", "CARGO_HTTP_", "GIT_SSH", "GIT_CONFIG_")  # fmt: skip
+_FETCH_NAMES = frozenset((
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
+    "REQUESTS_CA_BUNDLE", "SSH_AUTH_SOCK", "NPM_TOKEN", "NODE_AUTH_TOKEN", "http_proxy", "https_proxy", "ftp_proxy",
+    "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
+))  # fmt: skip
+_HOME_FILES = {
+    "NPM_CONFIG_USERCONFIG": (".npmrc",),
+    "PIP_CONFIG_FILE": (".config/pip/pip.conf", ".pip/pip.conf"),
+    "GIT_CONFIG_GLOBAL": (".gitconfig", ".config/git/config"),
+    "GOENV": (".config/go/env",),
+}
+_HOME_READ = (".ssh/known_hosts", ".ssh/config", ".git-credentials", ".config/git/credentials")
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchAccess:
+    """How a fetch step reaches registries: variables, and the user's files it must be able to read."""
+
+    environment: Mapping[str, str]
+    visible: tuple[Path, ...]
+
+
+def step_environment(workspace: Workspace) -> dict[str, str]:
+    """What every step gets. PATH names a directory that does not exist: programs come from the dev shell alone."""
+    return {
+        "PATH": str(workspace.seen("home") / "bin"),
+        "HOME": str(workspace.seen("home")),
+        "USER": "build",
+        "LOGNAME": "build",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "TZ": "UTC",
+        "CI": "true",
+        "TMPDIR": str(workspace.seen("tmp")),
+        "SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH,
+    }
+
+
+def fetch_access(environ: Mapping[str, str], home: Path) -> FetchAccess:
+    """The user's registries, mirrors, proxies and certificates, from the environment and the home directory."""
+    wanted = {name: value for name, value in environ.items() if _is_fetch_variable(name)}
+    for variable, candidates in _HOME_FILES.items():
+        found = [home / name for name in candidates if (home / name).is_file()]
+        if found and variable not in wanted:
+            wanted[variable] = str(found[0])
+    if "SSL_CERT_FILE" not in wanted and _SYSTEM_CERTIFICATES.is_file():
+        wanted["SSL_CERT_FILE"] = str(_SYSTEM_CERTIFICATES)
+    named = (Path(value) for value in wanted.values() if value.startswith("/"))
+    read = (home / name for name in _HOME_READ)
+    return FetchAccess(wanted, tuple(path for path in (*named, *read) if path.exists()))
+
+
+def _is_fetch_variable(name: str) -> bool:
+    return name in _FETCH_NAMES or name.startswith(_FETCH_PREFIXES)
+
+
+def home_directory(environ: Mapping[str, str]) -> Path:
+    """The user's home directory: HOME, else the password database's; tools keep their configuration there."""
+    return Path(environ.get("HOME") or Path.home())

@@ -1,0 +1,220 @@
+"""All builds of one application, side by side."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from orchestrator.build import disk, locks
+from orchestrator.build.environment import fetch_access, home_directory
+from orchestrator.build.jobserver import Jobserver
+from orchestrator.build.registries import read_user_config
+from orchestrator.build.service import ServiceBuild, Site, build_service, phase, write_lock_file
+from orchestrator.build.snapshot import Snapshot, take_snapshot
+from orchestrator.build.toolchain import open_toolchain, web_server
+from orchestrator.build.trace import Trace
+from orchestrator.errors import BuildError, Interrupted
+from orchestrator.events import Emit, Note
+from orchestrator.plan import Plan
+from orchestrator.process import Cancel
+from orchestrator.settings import Settings
+from orchestrator.tools import sandbox
+
+_WEB = "web"
+_LINK_SECONDS = 0.1
+_NO_HOMES = frozenset({Path("/"), Path("/nonexistent"), Path("/var/empty")})
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResults:
+    """What the builds gave. `toolchain` is "flake" or "host"; `web_server` is nginx's path in the Nix store."""
+
+    toolchain: str
+    toolchain_reason: str
+    wall_seconds: float
+    services: tuple[ServiceBuild, ...]
+    web_server: Path
+
+
+def run_builds(
+    settings: Settings,
+    project_root: Path,
+    plan: Plan,
+    *,
+    emit: Emit,
+    cancel: Cancel,
+    trace: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    clock: Callable[[], float] = time.monotonic,
+) -> BuildResults:
+    """Build every service of the plan, in parallel unless `settings.serial`; `trace` is a file for trace events.
+
+    Raises `ProjectError` for lock files, `DiskError` before anything runs, `ToolchainError`, `BuildError` with the
+    first failing tool's lines, `BusyError` when another run builds the same, and `Interrupted`.
+    """
+    started = clock()
+    recorder = Trace(clock=clock)
+    with ExitStack() as stack:
+        if trace is not None:
+            stack.callback(recorder.write, trace)
+        stop = stack.enter_context(_stopped_with(cancel))
+        jobserver = stack.enter_context(closing(Jobserver(settings.jobs or os.cpu_count() or 1)))
+        run = _Run(settings, project_root, plan, emit, stop, recorder, jobserver, environ, clock)
+        site = _prepare(run)
+        services, nginx = _build_all(run, site, cancel)
+    return BuildResults(
+        toolchain=site.toolchain.kind,
+        toolchain_reason=site.toolchain.reason,
+        wall_seconds=clock() - started,
+        services=services,
+        web_server=nginx,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one call of `run_builds` was given, and what it opened."""
+
+    settings: Settings
+    root: Path
+    plan: Plan
+    emit: Emit
+    cancel: Cancel
+    trace: Trace
+    jobserver: Jobserver
+    environ: Mapping[str, str]
+    clock: Callable[[], float]
+
+
+def _prepare(run: _Run) -> Site:
+    """Everything before the first build, cheap refusals first."""
+    snapshot = _snapshot(run)
+    if not run.settings.write_lock:
+        locks.check_locks(snapshot, run.plan.builds, write_lock=False, emit=run.emit)
+    _check_disk(run, snapshot)
+    site = _open_site(run, snapshot)
+    return _with_written_locks(run, site) if run.settings.write_lock else site
+
+
+def _snapshot(run: _Run) -> Snapshot:
+    with run.trace.span("", "snapshot"):
+        return take_snapshot(run.root, cache_dir=run.settings.cache_dir, emit=run.emit)
+
+
+def _check_disk(run: _Run, snapshot: Snapshot) -> None:
+    cache_dir, app = run.settings.cache_dir, run.plan.app
+    needs = [disk.predict_build(cache_dir, app, build, snapshot) for build in run.plan.builds]
+    disk.check_space([*needs, *disk.predict_toolchain(cache_dir), disk.predict_images(run.settings.state_dir)])
+
+
+def _open_site(run: _Run, snapshot: Snapshot) -> Site:
+    with run.trace.span("", "toolchain"):
+        toolchain = open_toolchain(run.settings, snapshot, emit=run.emit, cancel=run.cancel)
+    home = home_directory(run.environ)
+    return Site(
+        app=run.plan.app,
+        cache_dir=run.settings.cache_dir,
+        offline=run.settings.offline,
+        sandboxed=_sandbox_works(run.emit),
+        hidden=_hidden(run.root, home),
+        snapshot=snapshot,
+        toolchain=toolchain,
+        user_config=read_user_config(run.environ, home),
+        access=fetch_access(run.environ, home),
+        jobserver=run.jobserver,
+        trace=run.trace,
+        emit=run.emit,
+        cancel=run.cancel,
+        clock=run.clock,
+    )
+
+
+def _sandbox_works(emit: Emit) -> bool:
+    problem = sandbox.probe()
+    if problem is not None:
+        text = f"builds run without a sandbox, with the network and your files in reach: {problem}"
+        emit(Note(text, level="warning"))
+    return problem is None
+
+
+def _hidden(root: Path, home: Path) -> tuple[Path, ...]:
+    """What no build may read: users' homes, and the monorepo itself (its .env files; builds have their copy)."""
+    return tuple(path for path in (Path("/home"), Path("/root"), home, root) if path not in _NO_HOMES)
+
+
+def _with_written_locks(run: _Run, site: Site) -> Site:
+    wrote = locks.write_locks(site.snapshot, run.plan.builds, partial(write_lock_file, site), run.emit)
+    fresh = replace(site, snapshot=_snapshot(run)) if wrote else site
+    locks.check_locks(fresh.snapshot, run.plan.builds, write_lock=True, emit=run.emit)
+    return fresh
+
+
+def _build_all(run: _Run, site: Site, asked: Cancel) -> tuple[tuple[ServiceBuild, ...], Path]:
+    """Every service and the web server. The first failure stops the rest, unless `keep_going`."""
+    builds = run.plan.builds
+    with ThreadPoolExecutor(max_workers=1 if run.settings.serial else len(builds) + 1) as pool:
+        try:
+            services = [pool.submit(build_service, site, build) for build in builds]
+            nginx = pool.submit(_web_server, site)
+            _wait([*services, nginx], run)
+        except BaseException:
+            run.cancel.request()
+            raise
+    asked.check()
+    _raise_first([*services, nginx])
+    return tuple(service.result() for service in services), nginx.result()
+
+
+def _web_server(site: Site) -> Path:
+    with phase(site, _WEB, "web server"):
+        return web_server(site.toolchain, cancel=site.cancel)
+
+
+def _wait(futures: Sequence[Future[Any]], run: _Run) -> None:
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        if not run.settings.keep_going and any(future.exception() for future in done):
+            run.cancel.request()
+
+
+def _raise_first(futures: Sequence[Future[Any]]) -> None:
+    """Raise the failure that stopped the others; with several of equal standing, one that shows them all."""
+    failures = [error for future in futures if (error := future.exception())]
+    causes = [error for error in failures if not isinstance(error, Interrupted)]
+    if not failures:
+        return
+    if len(causes) > 1 and all(isinstance(error, BuildError) for error in causes):
+        raise _joined([error for error in causes if isinstance(error, BuildError)])
+    raise (causes or failures)[0]
+
+
+def _joined(errors: Sequence[BuildError]) -> BuildError:
+    details = [line for error in errors for line in (f"{error.message}:", *error.details, error.hint or "")]
+    return BuildError(f"{len(errors)} builds failed", details=details, hint=errors[0].hint)
+
+
+@contextmanager
+def _stopped_with(cancel: Cancel) -> Iterator[Cancel]:
+    """A request to stop of our own, made too when `cancel` is: one failed build must not cancel the whole command."""
+    own, done = Cancel(), Event()
+
+    def follow() -> None:
+        while not done.is_set():
+            if cancel.wait(_LINK_SECONDS):
+                own.request()
+                return
+
+    follower = Thread(target=follow, name="cancel", daemon=True)
+    follower.start()
+    try:
+        yield own
+    finally:
+        done.set()
+        follower.join()

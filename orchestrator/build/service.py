@@ -1,0 +1,258 @@
+"""One service: from sources to a saved artifact."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, assert_never
+
+from orchestrator.build import artifacts
+from orchestrator.build.cargo import Cargo
+from orchestrator.build.disk import remember_build
+from orchestrator.build.environment import FetchAccess, step_environment
+from orchestrator.build.jobserver import Jobserver, Slot
+from orchestrator.build.node import Node
+from orchestrator.build.registries import UserConfig
+from orchestrator.build.snapshot import Snapshot
+from orchestrator.build.steps import Bench, Command, run_command
+from orchestrator.build.toolchain import Toolchain
+from orchestrator.build.trace import Trace
+from orchestrator.build.workspace import Workspace, open_workspace, sync_sources
+from orchestrator.errors import BuildError
+from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.files import read_json, tree_size, write_json
+from orchestrator.plan import BuildPlan, CargoOutput, Kind, Step, TreeOutput
+from orchestrator.process import Cancel
+
+Cache = Literal["hit", "partial", "miss"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceBuild:
+    """A built service. `cache` is "hit" when nothing ran, "partial" when something earlier was of use.
+
+    `artifact` is the binary or the directory of files, `log` the whole output of the build that made it.
+    """
+
+    service: str
+    kind: Kind
+    framework: str
+    seconds: float
+    cache: Cache
+    compiled_units: int
+    artifact: Path
+    log: Path
+
+
+class Ecosystem(Protocol):
+    """What differs between languages. One value per build: it also counts what the build says it did."""
+
+    compiled: int
+    reused: int
+
+    def decides_fetch(self, path: str) -> bool: ...
+    def prepare(self, workspace: Workspace) -> None: ...
+    def is_fetched(self, workspace: Workspace) -> bool: ...
+    def fetch_variables(self, *, offline: bool) -> dict[str, str]: ...
+    def variables(self, workspace: Workspace) -> dict[str, str]: ...
+    def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]: ...
+    def read(self, line: str) -> str | None: ...
+    def product(self, workspace: Workspace) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used."""
+
+    app: str
+    cache_dir: Path
+    offline: bool
+    sandboxed: bool
+    hidden: tuple[Path, ...]
+    snapshot: Snapshot
+    toolchain: Toolchain
+    user_config: UserConfig
+    access: FetchAccess
+    jobserver: Jobserver
+    trace: Trace
+    emit: Emit
+    cancel: Cancel
+    clock: Callable[[], float] = time.monotonic
+
+
+def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
+    """The artifact of `build`, made or found. Raises what its steps raise, and `Interrupted`."""
+    started = site.clock()
+    key = artifacts.artifact_key(build, site.snapshot, site.toolchain.key, _influences(site))
+    found = artifacts.find_artifact(site.cache_dir, site.app, build, key)
+    if found is not None:
+        seconds = site.clock() - started
+        site.emit(PhaseFinished(build.service, "build", seconds, outcome="cache hit"))
+        return _result(site, build, seconds, "hit", 0, found.path)
+    with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
+        bench = _bench(site, build, workspace, slot)
+        ecosystem = choose_ecosystem(site, build)
+        fetched = _make(site, build, bench, ecosystem)
+        with phase(site, build.service, "save"):
+            saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, _product(bench, build, ecosystem))
+            remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
+    cache: Cache = "partial" if ecosystem.reused or not fetched else "miss"
+    return _result(site, build, site.clock() - started, cache, ecosystem.compiled, saved.path)
+
+
+def write_lock_file(site: Site, build: BuildPlan, command: tuple[str, ...]) -> bytes:
+    """Run `command`, which writes the build's lock file, in its workspace with the network; the file's content."""
+    with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
+        bench = _bench(site, build, workspace, slot)
+        ecosystem = choose_ecosystem(site, build)
+        sync_sources(workspace, site.snapshot)
+        ecosystem.prepare(workspace)
+        lock = workspace.path / "src" / build.lock_file
+        lock.unlink(missing_ok=True)
+        step = Step("fetch", command, build.lock_file.parent, network=True)
+        with phase(site, build.service, "write lock file"):
+            run_command(bench, _command(site, bench, ecosystem, step))
+        return lock.read_bytes()
+
+
+def choose_ecosystem(site: Site, build: BuildPlan) -> Ecosystem:
+    """The language a build's output tells."""
+    match build.output:
+        case CargoOutput():
+            return Cargo(build, site.snapshot, site.user_config)
+        case TreeOutput():
+            return Node(build, site.snapshot)
+        case _:
+            assert_never(build.output)
+
+
+@contextmanager
+def phase(site: Site, service: str, name: str) -> Iterator[None]:
+    """Tell when a phase begins and ends, and trace it."""
+    started = site.clock()
+    site.emit(PhaseStarted(service, name))
+    done = False
+    try:
+        with site.trace.span(service, name):
+            yield
+        done = True
+    finally:
+        site.emit(PhaseFinished(service, name, site.clock() - started, ok=done))
+
+
+def log_path(cache_dir: Path, app: str, service: str) -> Path:
+    """The whole output of a service's last build; the one before is beside it, with ".1" at the end."""
+    return cache_dir / "logs" / app / f"{service}.log"
+
+
+@contextmanager
+def _workspace(site: Site, service: str) -> Iterator[Workspace]:
+    with open_workspace(site.cache_dir, site.app, service, inside=site.sandboxed) as workspace:
+        yield workspace
+
+
+def _bench(site: Site, build: BuildPlan, workspace: Workspace, slot: Slot) -> Bench:
+    log = log_path(site.cache_dir, site.app, build.service)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(log.with_name(f"{log.name}.1"))
+    log.touch()
+    return Bench(
+        service=build.service,
+        workspace=workspace,
+        toolchain=site.toolchain,
+        hidden=site.hidden,
+        slot=slot,
+        log=log,
+        emit=site.emit,
+        cancel=site.cancel,
+    )
+
+
+def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem) -> bool:
+    """Bring the sources up to date and run the steps that are needed; whether dependencies had to be fetched."""
+    with phase(site, build.service, "sources"):
+        sync_sources(bench.workspace, site.snapshot)
+        ecosystem.prepare(bench.workspace)
+    fetched = False
+    for step in build.steps:
+        if step.name == "fetch":
+            fetched = _fetch(site, bench, ecosystem, step) or fetched
+        else:
+            with phase(site, build.service, step.name):
+                run_command(bench, _command(site, bench, ecosystem, step), read=ecosystem.read)
+    return fetched
+
+
+def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:
+    """Fetch unless what decides about it is as it was at the last fetch; the stamp goes before, comes back after."""
+    stamp = bench.workspace.path / "fetched.json"
+    key = _fetch_key(site, ecosystem, step)
+    if read_json(stamp) == key and ecosystem.is_fetched(bench.workspace):
+        return False
+    stamp.unlink(missing_ok=True)
+    with phase(site, bench.service, step.name):
+        run_command(bench, _command(site, bench, ecosystem, step))
+    write_json(stamp, key)
+    return True
+
+
+def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:
+    deciding = (entry for entry in site.snapshot.entries if ecosystem.decides_fetch(entry.path))
+    parts = [
+        [(entry.path, entry.content) for entry in deciding],
+        [step.argv, str(step.directory), step.environment],
+        [site.toolchain.key, _influences(site)],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _influences(site: Site) -> list[str]:
+    """What of the user's own configuration and of this machine reaches an artifact."""
+    return [json.dumps([site.user_config.tables, dict(site.user_config.variables)], default=str), str(site.sandboxed)]
+
+
+def _command(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> Command:
+    """The step with its whole environment; only one with the network gets the user's access to registries."""
+    online = step.network and not site.offline
+    environment = {
+        **step_environment(bench.workspace),
+        **(site.access.environment if online else {}),
+        **ecosystem.variables(bench.workspace),
+        **(ecosystem.fetch_variables(offline=site.offline) if step.network else {}),
+        **dict(step.environment),
+    }
+    return Command(
+        argv=ecosystem.arguments(step.argv),
+        directory=step.directory,
+        environment=environment,
+        network=online,
+        visible=(*site.user_config.visible, *(site.access.visible if online else ())),
+    )
+
+
+def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
+    product = ecosystem.product(bench.workspace)
+    wanted = Path.is_file if isinstance(build.output, CargoOutput) else Path.is_dir
+    if not wanted(product):
+        raise BuildError(
+            f"{build.service}: the build succeeded but did not give {bench.workspace.named(product)}",
+            hint=f"the whole log is {bench.log}",
+        )
+    return product
+
+
+def _result(site: Site, build: BuildPlan, seconds: float, cache: Cache, units: int, artifact: Path) -> ServiceBuild:
+    return ServiceBuild(
+        service=build.service,
+        kind=build.kind,
+        framework=build.framework,
+        seconds=seconds,
+        cache=cache,
+        compiled_units=units,
+        artifact=artifact,
+        log=log_path(site.cache_dir, site.app, build.service),
+    )

@@ -1,0 +1,133 @@
+"""One program in a workspace: its sandbox, its environment, its log, and what its failure means."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from orchestrator.build.jobserver import Slot
+from orchestrator.build.toolchain import Toolchain
+from orchestrator.build.workspace import MOUNT, PARTS, Workspace
+from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
+from orchestrator.events import Emit, Line
+from orchestrator.process import Cancel, stream
+from orchestrator.tools import sandbox
+from orchestrator.tools.sandbox import Sandbox
+
+SHOWN_LINES = 20
+"""How many of a failing tool's lines are shown; the log has them all."""
+
+_KEPT_LINES = 200
+_FIRST_ERROR = re.compile(r"^(error(\[E\d+\])?:|\s*\S+\.tsx?[(:]\d+.*error TS\d+|✗ |× |Error: )")
+_NPM = re.compile(r"^npm (ERR!|error) ?")
+_NOISE = re.compile(r"^npm notice|^(code|errno|path|command) |^A complete log of this run|_logs/.*\.log$|^\s*$")
+_NOT_FOUND = re.compile(
+    r"(?:bwrap: execvp (?P<a>\S+): No such file|unable to execute '(?P<b>[^']+)'|(?P<c>\S+): (?:command )?not found$)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run in `directory`, relative to the monorepo, with variables on top of the step's own."""
+
+    argv: tuple[str, ...]
+    directory: PurePosixPath
+    environment: Mapping[str, str]
+    network: bool = False
+    visible: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where one service's commands run: workspace, dev shell, log, and who listens.
+
+    `hidden` directories are empty inside the sandbox; `slot` is the build's part of the jobserver.
+    """
+
+    service: str
+    workspace: Workspace
+    toolchain: Toolchain
+    hidden: tuple[Path, ...]
+    slot: Slot
+    log: Path
+    emit: Emit
+    cancel: Cancel
+
+
+def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | None] = lambda line: line) -> None:
+    """Run `command` in the dev shell; `read` sees each line and gives what of it is shown and logged.
+
+    Raises `BuildError` with the tool's telling lines, `ToolchainError` when the dev shell lacks the program, and
+    `Interrupted`.
+    """
+    kept: deque[str] = deque(maxlen=_KEPT_LINES)
+    with bench.log.open("a", errors="replace") as log:
+
+        def on_line(line: str) -> None:
+            if (shown := read(line)) is not None:
+                log.write(f"{shown}\n")
+                log.flush()
+                kept.append(shown)
+                bench.emit(Line(bench.service, shown))
+
+        completed = stream(
+            _argv(bench, command),
+            on_line=on_line,
+            env={**command.environment, **bench.slot.environment},
+            cwd=None if bench.workspace.inside else bench.workspace.path / "src" / command.directory,
+            pass_fds=bench.slot.descriptors,
+            cancel=bench.cancel,
+        )
+    if completed.returncode != 0:
+        raise _failure(bench, command, completed.returncode, list(kept))
+
+
+def _argv(bench: Bench, command: Command) -> list[str]:
+    """In the sandbox: outer sandbox, dev shell, inner sandbox, command. Without one: dev shell, command."""
+    if not bench.workspace.inside:
+        return [*bench.toolchain.develop, *command.argv]
+    view = Sandbox(
+        binds=tuple((bench.workspace.path / part, MOUNT / part) for part in PARTS),
+        hidden=bench.hidden,
+        visible=(*bench.toolchain.visible, *command.visible),
+        network=command.network,
+        nix_writable=bench.toolchain.nix_writable,
+    )
+    inner = sandbox.inner_argv(command.argv)
+    directory = MOUNT / "src" / command.directory
+    return sandbox.outer_argv(view, [*bench.toolchain.develop, *inner], directory=directory)
+
+
+def _failure(bench: Bench, command: Command, code: int, lines: Sequence[str]) -> OrchestratorError:
+    missing = _missing_program(command, code, lines)
+    if missing is not None:
+        return ToolchainError(
+            f"the dev shell has no {missing}, which {bench.service} needs",
+            hint=f"add it to the packages of the dev shell ({bench.toolchain.source})",
+        )
+    return BuildError(
+        f"{bench.service}: {' '.join(command.argv)} failed with exit code {code}",
+        details=telling_lines(lines),
+        hint=f"the whole log is {bench.log}",
+    )
+
+
+def _missing_program(command: Command, code: int, lines: Sequence[str]) -> str | None:
+    """The program that was not found, when it is the one we asked for."""
+    for line in reversed(lines[-3:]):
+        if found := _NOT_FOUND.search(line):
+            name = (found["a"] or found["b"] or found["c"]).removesuffix(":")
+            if name == command.argv[0] or (code == 127 and found["c"]):
+                return name
+    return None
+
+
+def telling_lines(lines: Sequence[str]) -> list[str]:
+    """The lines that say why: from the tool's first error on, else the last ones without npm's ornaments."""
+    first = next((index for index, line in enumerate(lines) if _FIRST_ERROR.search(line)), None)
+    if first is not None:
+        return list(lines[first : first + SHOWN_LINES])
+    plain = (_NPM.sub("", line) for line in lines)
+    meant = [line for line in plain if not _NOISE.search(line)]
+    return (meant or list(lines))[-SHOWN_LINES:]
