@@ -1,12 +1,15 @@
 """The JSON each command prints with --json. docs/json-schema/ is generated from these models."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
-    from orchestrator.deploy.release import AppStatus, Release
+    from orchestrator.deploy.health import Probe
+    from orchestrator.deploy.release import Release
+    from orchestrator.deploy.status import AppStatus
     from orchestrator.image.assemble import Image
     from orchestrator.plan import Plan
     from orchestrator.project import Project
@@ -113,24 +116,51 @@ class ErrorResult(_Model):
     error: ErrorDetail
 
 
-class ServiceStatus(_Model):
+class ServiceStatusResult(_Model):
+    """One container. Memory in bytes; `exit_code` is that of its last death."""
+
     name: str
     state: str
     exit_code: int | None
     restarts: int
     image_id: str
     uptime_seconds: float | None
+    memory: int | None
 
 
 class StatusResult(_Model):
-    """`status --json`. `probe` is a request made while the command ran."""
+    """`status --json`. `probe` is a request made while the command ran; null for a stopped application."""
 
     app: str
     state: str
-    release: str | None
-    url: str | None
-    services: tuple[ServiceStatus, ...]
+    release: str
+    url: str
+    services: tuple[ServiceStatusResult, ...]
     probe: ProbeResult | None
+
+
+class StartedResult(_Model):
+    """`start --json`. `changed` is false when it ran already."""
+
+    app: str
+    release: str
+    url: str
+    changed: bool
+    probes: tuple[ProbeResult, ...]
+
+
+class StoppedResult(_Model):
+    """`stop --json`. `changed` is false when nothing ran."""
+
+    app: str
+    changed: bool
+
+
+class RemovedResult(_Model):
+    """`remove --json`."""
+
+    app: str
+    removed: Literal[True]
 
 
 class ListResult(_Model):
@@ -158,6 +188,9 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "build": BuildResult,
     "deploy": DeployResult,
     "status": StatusResult,
+    "start": StartedResult,
+    "stop": StoppedResult,
+    "remove": RemovedResult,
     "list": ListResult,
     "doctor": DoctorResult,
     "error": ErrorResult,
@@ -209,10 +242,7 @@ def deploy_result(app: str, results: "BuildResults", images: "tuple[Image, ...]"
             "release": release.id,
             "url": release.url,
             "changed": release.changed,
-            "probes": [
-                {"url": probe.url, "status": probe.status, "seconds": round(probe.seconds, 4)}
-                for probe in release.probes
-            ],
+            "probes": tuple(probe_result(probe) for probe in release.probes),
         }
     )
 
@@ -256,4 +286,25 @@ def _build_fields(app: str, results: "BuildResults", images: "tuple[Image, ...]"
 
 
 def status_result(status: "AppStatus") -> StatusResult:
-    raise NotImplementedError(status)
+    return StatusResult(
+        app=status.app,
+        state=status.state,
+        release=status.release,
+        url=status.url,
+        services=tuple(ServiceStatusResult.model_validate(asdict(service)) for service in status.services),
+        probe=probe_result(status.probe) if status.probe else None,
+    )
+
+
+def started_result(app: str, release: "Release") -> StartedResult:
+    return StartedResult(
+        app=app,
+        release=release.id,
+        url=release.url,
+        changed=release.changed,
+        probes=tuple(probe_result(probe) for probe in release.probes),
+    )
+
+
+def probe_result(probe: "Probe") -> ProbeResult:
+    return ProbeResult(url=probe.url, status=probe.status, seconds=round(probe.seconds, 4))

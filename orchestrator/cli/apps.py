@@ -1,0 +1,188 @@
+"""`status`, `logs`, `stop`, `start`, `remove`, `list`: the life of a deployed application."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import app_argument, output_options, verbosity_of
+from orchestrator.cli.run import print_json, print_result, running, state_dir
+
+if TYPE_CHECKING:
+    from orchestrator.cli.results import StatusResult
+
+STATE_COLOURS = {"running": "green", "starting": "yellow", "stopped": "yellow"}
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+
+
+@click.command()
+@app_argument
+@json_option
+def status(app: str, as_json: bool) -> None:
+    """Say how an application is, from what its containers do and a real request made now.
+
+    \b
+    Examples:
+      orchestrator status app
+      orchestrator status app --json
+    """
+    from orchestrator.cli.results import status_result
+    from orchestrator.deploy.status import app_status
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    result = status_result(app_status(state, check_name(app), engine=open_engine(state)))
+    if as_json:
+        print_json(result)
+    else:
+        _print_status(result)
+
+
+@click.command()
+@app_argument
+@click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
+@click.option("--service", "only", multiple=True, metavar="SERVICE", help="This container only: web, backend, gate.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines.")
+def logs(app: str, follow: bool, only: tuple[str, ...], tail: int | None) -> None:
+    """Print what the containers of an application wrote.
+
+    \b
+    Examples:
+      orchestrator logs app
+      orchestrator logs app -f --service backend
+      orchestrator logs app --tail 50
+    """
+    from orchestrator.deploy.app import app_logs
+    from orchestrator.process import interact
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    engine = open_engine(state)
+    argv = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, follow=follow)
+    raise click.exceptions.Exit(interact(argv, env=engine.environment))
+
+
+@click.command()
+@app_argument
+@output_options
+def stop(app: str, as_json: bool, verbosity: str | None) -> None:
+    """Stop an application in order; its release, images and logs stay.
+
+    \b
+    Examples:
+      orchestrator stop app
+    """
+    from orchestrator.cli.results import StoppedResult
+    from orchestrator.deploy.app import stop_app
+    from orchestrator.deploy.lock import locked_app
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
+        ran = stop_app(state, app, engine=open_engine(state), emit=run.emit)
+    if as_json:
+        print_json(StoppedResult(app=app, changed=ran))
+    else:
+        print_result(f"{app} is stopped" if ran else f"{app} was already stopped")
+
+
+@click.command()
+@app_argument
+@output_options
+def start(app: str, as_json: bool, verbosity: str | None) -> None:
+    """Start the current release of a stopped application, and ask it whether it works.
+
+    \b
+    Examples:
+      orchestrator start app
+    """
+    from orchestrator.cli.results import started_result
+    from orchestrator.deploy.app import start_app
+    from orchestrator.deploy.lock import locked_app
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
+        release = start_app(state, app, engine=open_engine(state), emit=run.emit, cancel=run.cancel)
+    if as_json:
+        print_json(started_result(app, release))
+    else:
+        click.echo(f"{app} release {release.id} {'is' if release.changed else 'was already'} live:", err=True)
+        print_result(release.url)
+
+
+@click.command()
+@app_argument
+@output_options
+def remove(app: str, as_json: bool, verbosity: str | None) -> None:
+    """Remove an application: its containers, images and records. Other applications are not touched.
+
+    \b
+    Examples:
+      orchestrator remove app
+    """
+    from orchestrator.cli.results import RemovedResult
+    from orchestrator.deploy.app import remove_app
+    from orchestrator.deploy.lock import locked_app
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    with running(verbosity_of(verbosity)), locked_app(state, check_name(app)):
+        remove_app(state, app, engine=open_engine(state))
+    if as_json:
+        print_json(RemovedResult(app=app, removed=True))
+    else:
+        print_result(f"{app} is removed")
+
+
+@click.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the applications deployed here and how they are.
+
+    \b
+    Examples:
+      orchestrator list
+      orchestrator list --json
+    """
+    from orchestrator.cli.results import ListResult, status_result
+    from orchestrator.deploy.state import list_apps
+    from orchestrator.deploy.status import app_status
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    names = list_apps(state)
+    engine = open_engine(state) if names else None
+    apps = tuple(status_result(app_status(state, name, engine=engine)) for name in names) if engine else ()
+    if as_json:
+        print_json(ListResult(apps=apps))
+    for app in apps if not as_json else ():
+        print_result(f"{app.app}\t{_coloured(app.state)}\t{app.url}")
+    if not apps and not as_json:
+        click.echo("no applications are deployed here", err=True)
+
+
+def _print_status(result: "StatusResult") -> None:
+    print_result(f"{result.app}: {_coloured(result.state)}, release {result.release}, {result.url}")
+    for service in result.services:
+        facts = [_coloured(service.state)]
+        if service.uptime_seconds is not None:
+            facts.append(f"up {service.uptime_seconds:.0f} s")
+        if service.memory is not None:
+            facts.append(f"{service.memory / 1e6:.1f} MB")
+        if service.restarts:
+            facts.append(f"{service.restarts} restarts")
+        if service.exit_code is not None:
+            facts.append(f"last exit code {service.exit_code}")
+        print_result(f"  {service.name}: {', '.join(facts)}")
+    if result.probe:
+        answer = result.probe.status or "no answer"
+        print_result(f"  asked {result.probe.url}: {answer} in {result.probe.seconds * 1000:.0f} ms")
+
+
+def _coloured(state: str) -> str:
+    return click.style(state, fg=STATE_COLOURS.get(state, "red"))
