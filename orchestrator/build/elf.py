@@ -60,20 +60,20 @@ def read_elf(path: Path) -> Elf | None:
         if file.read(4) != _MAGIC:
             return None
         try:
-            return _read(file, os.fstat(file.fileno()).st_size)
+            return _read(file)
         except (struct.error, ValueError, UnicodeDecodeError) as error:
             raise ElfError(
                 f"{path} is a damaged ELF file: {error}", hint="build it again; the file may have been cut off"
             ) from error
 
 
-def _read(file: BinaryIO, file_size: int) -> Elf:
+def _read(file: BinaryIO) -> Elf:
     ident = _bytes_at(file, 0, 16)
     layout = _layout(elf_class=ident[4], byte_order=ident[5])
     fields = layout.header.unpack(_bytes_at(file, 16, layout.header.size))
     segments = _segments(file, layout, table=fields[4], entry_size=fields[8], count=fields[9])
     entries = _dynamic_entries(file, layout, segments)
-    strings = _string_table(file, segments, entries, file_size)
+    strings = _string_table(file, segments, entries)
     return Elf(
         machine=(ident[4], ident[5], fields[1]),
         interpreter=_interpreter(file, segments),
@@ -123,14 +123,12 @@ def _dynamic_entries(file: BinaryIO, layout: _Layout, segments: tuple[_Segment, 
     return tuple(entries)
 
 
-def _string_table(
-    file: BinaryIO, segments: tuple[_Segment, ...], entries: tuple[tuple[int, int], ...], file_size: int
-) -> bytes:
+def _string_table(file: BinaryIO, segments: tuple[_Segment, ...], entries: tuple[tuple[int, int], ...]) -> bytes:
     values = dict(entries)
     if _DT_STRTAB not in values:
         return b""
     offset = _file_offset(segments, values[_DT_STRTAB])
-    return _bytes_at(file, offset, min(values.get(_DT_STRSZ, file_size), file_size - offset))
+    return _bytes_at(file, offset, min(values.get(_DT_STRSZ, _MAX_TABLE), _size(file) - offset))
 
 
 def _file_offset(segments: tuple[_Segment, ...], address: int) -> int:
@@ -165,10 +163,11 @@ def _string(strings: bytes, offset: int) -> str:
 
 
 def _bytes_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    if not 0 <= size <= _MAX_TABLE or not 0 <= offset < 1 << 62:
-        raise ValueError(f"a table of {size} bytes at {offset}")
-    file.seek(offset)
-    data = file.read(size)
-    if len(data) != size:
+    if size > _MAX_TABLE or offset + size > _size(file):
         raise ValueError(f"{size} bytes at {offset} are beyond the end")
-    return data
+    file.seek(offset)
+    return file.read(size)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size

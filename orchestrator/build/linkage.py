@@ -43,12 +43,17 @@ def check_elf(tree: Tree) -> None:
     objects = _Objects(tree, {path: elf for path, source in tree.files.items() if (elf := read_elf(source))})
     loaded: dict[str, str] = {}
     for path, elf in sorted(objects.elves.items()):
-        if elf.interpreter is not None:
+        if _is_program(elf):
             loaded |= _load_program(objects, path, elf)
     reached = {tree.resolve(path) for path in loaded.values()}
     for path, elf in sorted(objects.elves.items()):
-        if elf.interpreter is None and path not in reached:
+        if not _is_program(elf) and path not in reached:
             _load(objects, _Object(path, elf), defaults=(), loaded=dict(loaded))
+
+
+def _is_program(elf: Elf) -> bool:
+    """A dynamic executable. A library may name an interpreter as well (libc does, to print its version)."""
+    return elf.interpreter is not None and elf.soname is None
 
 
 def _load_program(objects: _Objects, path: str, elf: Elf) -> dict[str, str]:

@@ -1,0 +1,182 @@
+"""References in files, closures from them, and what must not be in an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.build import closure as module
+from orchestrator.build.closure import Closure, check_programs, runtime_closure, scan_references
+from orchestrator.errors import ImageError
+
+HASHES = st.text("0123456789abcdfghijklmnpqrsvwxyz", min_size=32, max_size=32)
+A, B, C = ("a" * 32, "b" * 32, "c" * 32)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 64)
+
+
+def test_references_are_found_in_binary_text(tmp_path: Path) -> None:
+    content = f"\0\x01/nix/store/{A}-glibc-2.40/lib\0/nix/store/{B}-zlib\xff".encode("latin-1")
+    (tmp_path / "app").write_bytes(content)
+    assert scan_references(tmp_path / "app") == {f"/nix/store/{A}-glibc-2.40", f"/nix/store/{B}-zlib"}
+
+
+@pytest.mark.parametrize(
+    "text", ["/nix/store/short-name", f"/nix/store/{'e' * 32}-name", f"/nix/store/{A}", f"/nix/{A}-x"]
+)
+def test_what_only_looks_like_a_reference_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "app").write_text(text)
+    assert scan_references(tmp_path / "app") == frozenset()
+
+
+@given(names=st.lists(HASHES, min_size=1, max_size=5), gaps=st.lists(st.binary(max_size=300), min_size=6, max_size=6))
+def test_chunk_borders_lose_nothing(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], gaps: list[bytes]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "bordered"
+    content = gaps[0]
+    for number, name in enumerate(names):
+        content += f"\0/nix/store/{name}-pkg/".encode() + gaps[number + 1]
+    path.write_bytes(content)
+    expected = {f"/nix/store/{name}-pkg" for name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CHUNK", 64)
+        assert scan_references(path) == expected
+
+
+def test_a_name_at_the_very_end_is_whole(tmp_path: Path, small_chunks: None) -> None:
+    (tmp_path / "app").write_text("x" * 100 + f"/nix/store/{A}-" + "n" * 150)
+    assert scan_references(tmp_path / "app") == {f"/nix/store/{A}-" + "n" * 150}
+
+
+def test_memory_is_bounded_by_the_chunk_not_the_file(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(40 << 20)
+        file.write(f"/nix/store/{A}-x/".encode())
+    tracemalloc.start()
+    try:
+        assert scan_references(path) == {f"/nix/store/{A}-x"}
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_trees_are_scanned_and_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "outside").write_text(f"/nix/store/{B}-x")
+    (tmp_path / "tree" / "link").symlink_to("../outside")
+    (tmp_path / "tree" / "sub" / "file").write_text(f"/nix/store/{A}-x")
+    assert scan_references(tmp_path / "tree") == {f"/nix/store/{A}-x"}
+
+
+@dataclass(frozen=True)
+class Member:
+    path: Path
+    references: tuple[Path, ...] = ()
+
+
+class Store:
+    """A store on disk, and the question asked of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[Sequence[Path]] = []
+
+    def add(self, name: str) -> Path:
+        (self.root / name).mkdir(parents=True)
+        return self.root / name
+
+    def closure(self, paths: Sequence[Path]) -> tuple[Member, ...]:
+        self.asked.append(paths)
+        return tuple(Member(path) for path in paths)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_a_program_needs_what_it_names(store: Store, tmp_path: Path) -> None:
+    glibc, gone = store.add(f"{A}-glibc"), store.root / f"{C}-gone"
+    (tmp_path / "app").write_text(f"{glibc}/lib {gone}/lib")
+    closure = runtime_closure("backend", [tmp_path / "app"], store.closure, store=store.root)
+    assert closure.roots == closure.paths == (glibc,)
+
+
+def test_a_store_path_stands_for_itself(store: Store) -> None:
+    nginx = store.add(f"{A}-nginx")
+    assert runtime_closure("web", [nginx / "bin" / "nginx"], store.closure, store=store.root).roots == (nginx,)
+
+
+def test_a_name_that_runs_on_is_cut_where_the_store_says(store: Store, tmp_path: Path) -> None:
+    """Rust packs its strings without terminators."""
+    glibc = store.add(f"{A}-glibc")
+    (store.root / f"{A}-glibc.lock").touch()
+    store.add(f"{B}-other.drv")
+    (tmp_path / "app").write_text(f"{glibc}assertion.failed {store.root}/{B}-other.drv")
+    assert runtime_closure("backend", [tmp_path / "app"], store.closure, store=store.root).roots == (glibc,)
+
+
+def test_a_static_program_asks_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "app").write_bytes(b"static")
+    assert runtime_closure("backend", [tmp_path / "app"], store.closure, store=store.root).paths == ()
+    assert store.asked == []
+
+
+def chained() -> Closure:
+    store = Path("/nix/store")
+    app, rust, gcc, libc = (
+        store / f"{letter * 32}-{name}" for letter, name in zip("abcd", ["x", "rust", "gcc", "libc"], strict=True)
+    )
+    return Closure("backend", (app,), {app: (libc, rust), rust: (rust, gcc, libc), gcc: (libc,), libc: (libc,)})
+
+
+def test_chain_is_the_shortest_way() -> None:
+    closure = chained()
+    app, rust, gcc, libc = closure.paths
+    assert closure.chain(gcc) == (app, rust, gcc)
+    assert closure.chain(libc) == (app, libc)
+    assert closure.chain(app) == (app,)
+    assert closure.chain(Path("/nix/store/unknown")) == ()
+
+
+def test_a_compiler_is_refused_with_the_chain_that_pulls_it_in() -> None:
+    closure = chained()
+    app, rust, gcc, _ = closure.paths
+    with pytest.raises(ImageError, match="the image of backend would contain") as caught:
+        check_programs([f"{gcc}/bin/gcc"], closure)
+    assert caught.value.details == (f"backend refers to {app} refers to {rust} refers to {gcc}",)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sh", "bash", "busybox", "cargo", "rustc", "node", "gcc", "gcc-12", "g++", "clang++", "ld.bfd"),
+        *("x86_64-unknown-linux-gnu-ld", "x86_64-linux-gnu-gcc-12", "apt", "nix-store", "python3.11", "perl5.38.0"),
+    ],
+)
+def test_forbidden_programs(name: str) -> None:
+    with pytest.raises(ImageError, match="does not belong in an image"):
+        check_programs([f"/app/bin/{name}"], chained())
+
+
+@pytest.mark.parametrize(
+    "name", ["nginx", "ld-linux-x86-64.so.2", "towns", "shop", "node-exporter", "nodejs-app", "assh"]
+)
+def test_other_programs_are_fine(name: str) -> None:
+    check_programs([f"/app/bin/{name}"], chained())
+
+
+def test_a_service_may_run_on_an_interpreter() -> None:
+    check_programs(["/nix/store/x/bin/node"], chained(), allowed=frozenset({"node"}))
