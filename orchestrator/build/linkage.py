@@ -45,6 +45,8 @@ def check_elf(tree: Tree) -> None:
     for path, elf in sorted(objects.elves.items()):
         if _is_program(elf):
             loaded |= _load_program(objects, path, elf)
+    if not loaded:
+        return  # static programs load nothing, so libraries beside them are never used
     reached = {tree.resolve(path) for path in loaded.values()}
     for path, elf in sorted(objects.elves.items()):
         if not _is_program(elf) and path not in reached:
