@@ -26,10 +26,14 @@ Tree = Mapping[str, Path]
 _DEVELOPMENT = ("include/*", "lib/pkgconfig/*.pc", "share/pkgconfig/*.pc")
 
 SEED_PROGRAMS = (
-    "bash basename cat chmod cp cut dirname env expr false find grep head install ln ls mkdir mktemp mv patchelf "
-    "readlink realpath rm rmdir sed seq sort tail tar tee test touch tr true uniq wc xargs gzip"
-).split()
-"""What the builders of the package set need, beside awk-free bash."""
+    "bash", "basename", "cat", "chmod", "cp", "cut", "dirname", "env", "expr", "false", "find", "grep", "gzip", "head",
+    "install", "ln", "ls", "mkdir", "mktemp", "mv", "patchelf", "readlink", "realpath", "rm", "rmdir", "sed", "seq",
+    "sort", "tail", "tar", "tee", "test", "touch", "tr", "true", "uniq", "wc", "xargs",
+)  # fmt: skip
+"""What the builders of the package set need."""
+
+_C_LIBRARIES = ("c", "m", "dl", "pthread", "rt", "resolv", "util", "nss_dns", "nss_files")
+"""The parts of glibc a program may need. Without conversion modules, locales, audit and profiling libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Library:
 LIBRARIES: Mapping[str, Library] = {
     "glibc": Library(
         "libc6",
-        ("lib/ld-linux*", *(f"lib/lib{name}.so.*" for name in "c m dl pthread rt resolv util nss_dns nss_files".split())),
+        ("lib/ld-linux*", *(f"lib/lib{name}.so.*" for name in _C_LIBRARIES)),
     ),
     "libgcc": Library("libgcc-s1", ("lib/libgcc_s.so.1",)),
     "libstdcxx": Library("libstdc++6", ("lib/libstdc++.so.6*",)),
@@ -100,9 +104,7 @@ class Needs:
 def find_copies(debian: Debian, python: Python, node: tuple[str, Path] | None) -> dict[str, Copy]:
     """Every package of the table that is on this machine, then the interpreters."""
     copies = {
-        attr: _library(library, debian)
-        for attr, library in LIBRARIES.items()
-        if debian.has(*library.packages.split())
+        attr: _library(library, debian) for attr, library in LIBRARIES.items() if debian.has(*library.packages.split())
     }
     copies["python3-unwrapped"] = Copy(version=_python_release(python), tree=python_tree(python), main="python3")
     if node:
@@ -142,7 +144,7 @@ def _placed(debian: Debian, packages: Iterable[str], keep: Sequence[str]) -> dic
 
 
 def store_place(path: str) -> str | None:
-    """Where a file of a Debian package goes in a store package: `/usr/lib/x86_64-linux-gnu/libz.so.1` → `lib/libz.so.1`.
+    """Where a file of a Debian package goes: `/usr/lib/x86_64-linux-gnu/libz.so.1` → `lib/libz.so.1`.
 
     None for directories without a place, and for plugins below a library directory.
     """
@@ -294,14 +296,15 @@ def _loaded(paths: Iterable[Path]) -> dict[str, Path]:
 
 def stage(tree: Tree, directory: Path) -> None:
     """Write `tree` below `directory`: plain files, and symlinks where a name stands for a neighbour."""
-    same_file: dict[tuple[str, Path], list[str]] = {}
+    same_file: dict[tuple[Path, Path], list[str]] = {}
     for place, path in tree.items():
-        same_file.setdefault((os.path.dirname(place), path.resolve()), []).append(place)
-    for (parent, real), places in same_file.items():
-        (directory / parent).mkdir(parents=True, exist_ok=True)
-        file = max(places, key=lambda place: (os.path.basename(place) == real.name, len(place), place))  # noqa: B023  # used in this turn of the loop only
-        shutil.copyfile(real, directory / file)
-        (directory / file).chmod(0o755 if os.access(real, os.X_OK) else 0o644)
-        for place in places:
-            if place != file:
-                (directory / place).symlink_to(os.path.basename(file))
+        target = directory / place
+        same_file.setdefault((target.parent, path.resolve()), []).append(target.name)
+    for (parent, real), names in same_file.items():
+        name = real.name if real.name in names else max(names, key=len)
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real, parent / name)
+        (parent / name).chmod(0o755 if os.access(real, os.X_OK) else 0o644)
+        for other in names:
+            if other != name:
+                (parent / other).symlink_to(name)

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 
-_COMPILER = (
-    "gcc g++ cpp ld ld.bfd ld.gold as ar nm ranlib strip objcopy objdump readelf size strings addr2line gcov"
-).split()
+_COMPILER = "gcc g++ cpp ld ld.bfd ld.gold as ar nm ranlib strip objcopy objdump readelf size strings addr2line gcov"
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "bash-completion": ("bash-completion", ""),
@@ -88,7 +86,7 @@ BEHIND_LIBRARIES: Mapping[str, tuple[str, str]] = {
         "psql pg_dump pg_dumpall pg_restore pg_config pg_isready createdb dropdb createuser dropuser",
     ),
     "sqlite-programs": ("sqlite3", "sqlite3"),
-    "gcc-unwrapped": ("gcc g++", " ".join(_COMPILER)),
+    "gcc-unwrapped": ("gcc g++", _COMPILER),
 }
 """Program packages that another package of the set presents."""
 

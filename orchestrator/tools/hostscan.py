@@ -1,7 +1,6 @@
 """One look at the machine, and its description as the package set reads it (host.json)."""
 
 import hashlib
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -173,7 +172,7 @@ def find_needs(copies: Mapping[str, Copy]) -> dict[str, Needs]:
 
 def sources() -> tuple[str, ...]:
     """The files of the code that scans: a new version of it looks again."""
-    return tuple(str(module.__file__) for module in (debian, hostcopies, hostnames, hosttools)) + (__file__,)
+    return (*(str(module.__file__) for module in (debian, hostcopies, hostnames, hosttools)), __file__)
 
 
 def _describe_link(link: Link) -> dict[str, object]:
@@ -190,9 +189,7 @@ def _identity(paths: Iterable[Path]) -> str:
     """Changes when one of the programs does, so that what was built with it is not mistaken for current."""
     digest = hashlib.sha256()
     for path in paths:
-        real = os.path.realpath(path)
-        status = os.stat(real)
-        digest.update(f"{path} {real} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(f"{hosttools.witness(path)}\n".encode())
     return digest.hexdigest()[:32]
 
 

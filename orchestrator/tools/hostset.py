@@ -8,7 +8,6 @@ since the last call it only looks.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +113,22 @@ def _write_set(home: Path, description: Mapping[str, object], machine: hostscan.
     target = home / fingerprint
     if not (target / "host.json").exists():
         unfinished = home / f".{fingerprint}.{os.getpid()}"
-        files.remove_tree(unfinished)
-        shutil.copytree(source, unfinished, copy_function=shutil.copyfile)
-        (unfinished / "host.json").write_text(content)
+        _copy_set(source, unfinished, content)
         files.remove_tree(target)
         unfinished.rename(target)
     return HostSet(target, fingerprint, machine.visible(), machine.missing())
+
+
+def _copy_set(source: Path, target: Path, description: str) -> None:
+    """Every time stamp is the same: Nix makes the newest one part of what it calls the flake."""
+    files.remove_tree(target)
+    for path in _set_files(source):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (target / "host.json").write_text(description)
+    for path in (target, *target.rglob("*")):
+        os.utime(path, (1, 1))
 
 
 def _set_files(source: Path) -> list[Path]:
@@ -134,29 +143,17 @@ def _probe(search: Search) -> str:
     watched = [Path(part) for part in search.path.split(":")]
     watched += [debian.DATABASE / "status", *hosttools.watched(search), *_set_files(files.resource("nix") / "hostpkgs")]
     watched += [Path(module) for module in hostscan.sources()]
-    seen += [str(witness) for path in watched for witness in _witness(path)]
+    seen += [str(witness) for path in watched for witness in hosttools.witness(path)]
     return hashlib.sha256("\0".join(seen).encode()).hexdigest()
 
 
-def _witness(path: Path) -> tuple[str, str, int, int]:
-    """A path, what it really is, its size and the time it was changed."""
-    try:
-        real = os.path.realpath(path)
-        status = os.stat(real)
-    except OSError:
-        return (str(path), "", 0, 0)
-    return (str(path), real, status.st_size, status.st_mtime_ns)
-
-
-def _remember(
-    home: Path, probe: str, host_set: HostSet, sources: Sequence[str], watched: Sequence[Path]
-) -> None:
+def _remember(home: Path, probe: str, host_set: HostSet, sources: Sequence[str], watched: Sequence[Path]) -> None:
     record = {
         "fingerprint": host_set.fingerprint,
         "sources": sorted(sources),
         "visible": [str(path) for path in host_set.visible],
         "missing": dict(host_set.missing),
-        "witnesses": [_witness(path) for path in watched],
+        "witnesses": [hosttools.witness(path) for path in watched],
     }
     files.write_json(home / "scans" / f"{probe[:32]}.json", record)
 
@@ -168,17 +165,17 @@ def _unchanged(home: Path, probe: str) -> HostSet | None:
         return None
     path = home / record["fingerprint"]
     standing = (path / "host.json").exists() and all(os.path.lexists(source) for source in record["sources"])
-    if not standing or any(list(_witness(Path(seen[0]))) != seen for seen in record["witnesses"]):
+    if not standing or any(list(hosttools.witness(Path(seen[0]))) != seen for seen in record["witnesses"]):
         return None
-    os.utime(path)
+    (home / "roots" / path.name).touch()
     return HostSet(path, record["fingerprint"], tuple(map(Path, record["visible"])), record["missing"])
 
 
 def _forget_old_sets(home: Path) -> None:
     """Keep the sets used last; without their roots, Nix may collect the copies of the others."""
-    sets = sorted(home.glob("*/host.json"), key=lambda path: path.parent.stat().st_mtime, reverse=True)
-    for description in sets[KEPT_SETS:]:
-        files.remove_tree(home / "roots" / description.parent.name)
-        files.remove_tree(description.parent)
+    roots = sorted((home / "roots").iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for root in roots[KEPT_SETS:]:
+        files.remove_tree(home / root.name)
+        files.remove_tree(root)
     for record in sorted((home / "scans").iterdir(), key=lambda path: path.stat().st_mtime)[:-20]:
         record.unlink(missing_ok=True)

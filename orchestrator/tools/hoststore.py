@@ -12,6 +12,7 @@ from orchestrator.errors import ToolchainError
 from orchestrator.process import Cancel, ProcessError
 from orchestrator.tools import hostcopies
 from orchestrator.tools.hostcopies import Tree
+from orchestrator.tools.hosttools import witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +28,7 @@ class Imported:
         return {"name": self.name, "hash": self.hash}
 
 
-def import_trees(
-    trees: Mapping[str, Tree], *, cache: Path, cancel: Cancel | None = None
-) -> dict[str, Imported]:
+def import_trees(trees: Mapping[str, Tree], *, cache: Path, cancel: Cancel | None = None) -> dict[str, Imported]:
     """The store's copy of each tree, made when it is not there.
 
     `cache` remembers which tree became which path. Raises `ToolchainError` when the store refuses.
@@ -56,9 +55,7 @@ def _identity(name: str, tree: Tree) -> str:
     """Changes when a file of the tree, or its place, does."""
     digest = hashlib.sha256(name.encode())
     for place, path in sorted(tree.items()):
-        real = os.path.realpath(path)
-        status = os.stat(real)
-        digest.update(f"\0{place}\0{real}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        digest.update(f"\0{place}\0{witness(path)}".encode())
     return digest.hexdigest()
 
 
@@ -69,10 +66,7 @@ def _import(trees: Mapping[str, Tree], beside: Path, cancel: Cancel | None) -> d
             hostcopies.stage(tree, Path(stage, name))
         paths = _nix_store(["--add", *(str(Path(stage, name)) for name in trees)], cancel)
     hashes = _nix_store(["--query", "--hash", *paths], cancel)
-    return {
-        name: Imported(path, name, hash_)
-        for name, path, hash_ in zip(trees, paths, hashes, strict=True)
-    }
+    return {name: Imported(path, name, hash_) for name, path, hash_ in zip(trees, paths, hashes, strict=True)}
 
 
 def _nix_store(arguments: Sequence[str], cancel: Cancel | None) -> list[str]:

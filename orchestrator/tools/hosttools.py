@@ -21,6 +21,7 @@ from orchestrator.tools.hostnames import BEHIND_LIBRARIES, PACKAGES, RUST_COMPON
 
 _USUAL_PATH = "/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A package made of symlinks: place in the package → program on this machine.
@@ -162,11 +163,18 @@ def find_rust(search: Search) -> Rust:
 
 
 def _rustup_home(search: Search) -> Path | None:
-    candidates = [Path(search.environment.get("RUSTUP_HOME") or "/nonexistent")]
-    candidates += [home / ".rustup" for home in search.homes]
-    if shim := search.program("rustup"):
-        candidates.append(shim.parent.parent.parent / ".rustup")
-    return next((path for path in candidates if (path / "toolchains").is_dir()), None)
+    return next((path for path in _rustup_homes(search) if (path / "toolchains").is_dir()), None)
+
+
+def _rustup_homes(search: Search) -> list[Path]:
+    """Where rustup may keep its toolchains: as configured, in the user's home, beside the program on PATH."""
+    configured = search.environment.get("RUSTUP_HOME")
+    shim = search.program("rustup")
+    return [
+        *([Path(configured)] if configured else []),
+        *(home / ".rustup" for home in search.homes),
+        *([shim.parent.parent.parent / ".rustup"] if shim else []),
+    ]
 
 
 def _default_toolchain(search: Search, home: Path, directories: list[Path]) -> Path | None:
@@ -227,9 +235,18 @@ def find_python(search: Search) -> Python:
 
 def watched(search: Search) -> tuple[Path, ...]:
     """Places outside PATH where version managers write when they install or choose a version."""
-    rustup = [Path(search.environment.get("RUSTUP_HOME") or "/nonexistent"), *(home / ".rustup" for home in search.homes)]
-    places = [directory / name for directory in rustup for name in ("settings.toml", "toolchains")]
+    places = [directory / name for directory in _rustup_homes(search) for name in ("settings.toml", "toolchains")]
     return (*places, *(home / ".nvm/versions/node" for home in search.homes))
+
+
+def witness(path: Path) -> tuple[str, str, int, int]:
+    """A path, what it really is, its size and the time it was changed."""
+    try:
+        real = path.resolve()
+        status = real.stat()
+    except OSError:
+        return (str(path), "", 0, 0)
+    return (str(path), str(real), status.st_size, status.st_mtime_ns)
 
 
 def visible_directories(targets: Iterable[Path]) -> tuple[Path, ...]:

@@ -4,8 +4,8 @@ mkdir -p "$out/bin"
 make_driver() {
   local name=$1 real=$2 cxx=$3
   [ -e "$unwrapped/bin/$real" ] || return 0
-  sed -e "s|@shell@|$shell|" -e "s|@real@|$unwrapped/bin/$real|" -e "s|@cxx@|$cxx|" -e "s|@glibc@|$glibc|" \
-    -e "s|@loader@|$loader|" -e "s|@libgcc@|$libgcc|" -e "s|@libstdcxx@|$libstdcxx|" "$template" >"$out/bin/$name"
+  sed -e "s|@shell@|$shell|g" -e "s|@real@|$unwrapped/bin/$real|g" -e "s|@cxx@|$cxx|g" -e "s|@glibc@|$glibc|g" \
+    -e "s|@loader@|$loader|g" -e "s|@libgcc@|$libgcc|g" -e "s|@libstdcxx@|$libstdcxx|g" "$template" >"$out/bin/$name"
   chmod +x "$out/bin/$name"
 }
 
