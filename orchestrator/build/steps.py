@@ -4,6 +4,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from orchestrator.build.jobserver import Slot
@@ -12,15 +13,16 @@ from orchestrator.build.workspace import MOUNT, PARTS, Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.events import Emit, Line
 from orchestrator.process import Cancel, stream
-from orchestrator.tools import sandbox
+from orchestrator.tools import nixlog, sandbox
 from orchestrator.tools.sandbox import Sandbox
 
 SHOWN_LINES = 20
 """How many of a failing tool's lines are shown; the log has them all."""
 
 _KEPT_LINES = 200
-_FIRST_ERROR = re.compile(r"^(error(\[E\d+\])?:|\s*\S+\.tsx?[(:]\d+.*error TS\d+|✗ |× |Error: )")
+_FIRST_ERROR = re.compile(r"^(error(\[E\d+\])?:|\s*\S+\.tsx?[(:]\d+.*error TS\d+|✗ |× |Error: |`npm ci` can only )")
 _NPM = re.compile(r"^npm (ERR!|error) ?")
+_USAGE = re.compile(r"^(Clean install a project|Usage:)$")
 _NOISE = re.compile(r"^npm notice|^(code|errno|path|command) |^A complete log of this run|_logs/.*\.log$|^\s*$")
 _NOT_FOUND = re.compile(
     r"(?:bwrap: execvp (?P<a>\S+): No such file|unable to execute '(?P<b>[^']+)'|(?P<c>\S+): (?:command )?not found$)"
@@ -65,7 +67,8 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
     with bench.log.open("a", errors="replace") as log:
 
         def on_line(line: str) -> None:
-            if (shown := read(line)) is not None:
+            shown = None if nixlog.is_noise(line) else read(line)
+            if shown is not None:
                 log.write(f"{shown}\n")
                 log.flush()
                 kept.append(shown)
@@ -124,10 +127,10 @@ def _missing_program(command: Command, code: int, lines: Sequence[str]) -> str |
 
 
 def telling_lines(lines: Sequence[str]) -> list[str]:
-    """The lines that say why: from the tool's first error on, else the last ones without npm's ornaments."""
-    first = next((index for index, line in enumerate(lines) if _FIRST_ERROR.search(line)), None)
+    """The lines that say why: from the tool's first error on, else the last ones; without npm's ornaments."""
+    plain = [_NPM.sub("", line) for line in lines]
+    meant = [line for line in takewhile(lambda line: not _USAGE.search(line), plain) if not _NOISE.search(line)]
+    first = next((index for index, line in enumerate(meant) if _FIRST_ERROR.search(line)), None)
     if first is not None:
-        return list(lines[first : first + SHOWN_LINES])
-    plain = (_NPM.sub("", line) for line in lines)
-    meant = [line for line in plain if not _NOISE.search(line)]
-    return (meant or list(lines))[-SHOWN_LINES:]
+        return meant[first : first + SHOWN_LINES]
+    return (meant or plain)[-SHOWN_LINES:]
