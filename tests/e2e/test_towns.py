@@ -1,0 +1,314 @@
+"""examples/towns, deployed: asked over HTTP and in a browser, inspected, changed, broken and removed."""
+
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import REPOSITORY, Machine, ask, commit, free_port, git, wait_until
+
+TOWNS = "/api/v1/towns/selection"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    machine: Machine
+    root: Path
+    port: int
+    result: Any
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return ("--name", "towns", "--monorepo", str(self.root), "--port", str(self.port))
+
+    def deploy(self, *flags: str) -> Any:
+        return self.machine.json("deploy", *self.flags, *flags)
+
+
+@pytest.fixture(scope="module")
+def deployed(machine: Machine, towns: Path) -> Iterator[Deployed]:
+    port = free_port()
+    trace = machine.base / "trace.json"
+    flags = ("--name", "towns", "--monorepo", str(towns), "--port", str(port), "--domain", "towns.localhost")
+    result = machine.json("deploy", *flags, "--trace", str(trace))
+    yield Deployed(machine, towns, port, result)
+    git(towns, "checkout", "--quiet", "--", ".")
+
+
+def containers(deployed: Deployed) -> dict[str, Any]:
+    """Inspection of each container of the application by its service."""
+    names = deployed.machine.engine("ps", "--filter", "label=io.orchestrator.app=towns", "--format", "{{.Names}}")
+    found = json.loads(deployed.machine.engine("inspect", *names.split()))
+    return {
+        item["Config"]["Labels"]["io.orchestrator.service"]: item
+        for item in found
+        if "io.orchestrator.service" in item["Config"]["Labels"]
+    }
+
+
+def test_the_url_is_printed_after_it_answered(deployed: Deployed):
+    assert deployed.result["changed"] is True
+    assert deployed.result["url"].rstrip("/") == deployed.url
+    asked = {probe["url"]: probe["status"] for probe in deployed.result["probes"]}
+    assert asked[f"{deployed.url}/"] == 200
+    assert asked[f"{deployed.url}{TOWNS}"] == 200
+
+
+def test_the_page_and_the_towns_are_served(deployed: Deployed):
+    page = ask(deployed.url)
+    assert page.status == 200 and b'<div id="root">' in page.body
+    towns = json.loads(ask(deployed.url + TOWNS).body)
+    listed = towns["towns"] if isinstance(towns, dict) else towns
+    assert len(listed) > 100 and any(town["name"] == "Tokyo" for town in listed)
+    assert ask(f"{deployed.url}/health").status == 200
+    assert ask(f"{deployed.url}/about").status == 200, "the SPA's own routes lead to its page"
+    assert ask(f"{deployed.url}/assets/missing.js").status == 404
+    assert ask(f"{deployed.url}/api/v1/nothing").status == 404
+
+
+def test_the_built_code_has_no_local_address_though_its_source_does(deployed: Deployed):
+    source = "".join(path.read_text() for path in (deployed.root / "frontend/src").rglob("*.ts*"))
+    assert 'import.meta.env.VITE_API_URL ?? "http://localhost:3000"' in source
+    frontend = next(service for service in deployed.result["services"] if service["kind"] == "frontend")
+    bundle = "".join(path.read_text() for path in Path(frontend["artifact"]).rglob("*.js"))
+    assert "localhost:3000" not in bundle
+
+
+def test_a_browser_shows_the_towns_without_a_complaint(deployed: Deployed, tmp_path: Path):
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in (
+        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+        f"--user-data-dir={tmp_path / 'chromium'}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    try:
+        browser.get(deployed.url)
+        shown = WebDriverWait(browser, 20).until(lambda page: page.find_elements(By.CSS_SELECTOR, "[data-town]"))
+        assert len(shown) > 100
+        assert browser.get_log("browser") == []
+        events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        asked = [
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert deployed.url + TOWNS in asked
+        assert all(url.startswith((deployed.url, "data:")) for url in asked), asked
+    finally:
+        browser.quit()
+
+
+def test_the_containers_are_confined(deployed: Deployed):
+    found = containers(deployed)
+    assert set(found) == {"web", "backend", "gate"}
+    for service, item in found.items():
+        host = item["HostConfig"]
+        assert item["Config"]["User"] == "10001:10001", service
+        assert host["ReadonlyRootfs"] is True, service
+        assert item["EffectiveCaps"] in (None, []), service
+        assert "no-new-privileges" in " ".join(host["SecurityOpt"]), service
+        assert host["Memory"] > 0 and host["PidsLimit"] > 0 and host["NanoCpus"] > 0, service
+    assert found["backend"]["HostConfig"]["Memory"] == 256 * 1024**2
+
+
+def test_the_images_hold_no_shell_compiler_or_package_manager(deployed: Deployed):
+    forbidden = {
+        "sh",
+        "bash",
+        "dash",
+        "busybox",
+        "cargo",
+        "rustc",
+        "node",
+        "npm",
+        "gcc",
+        "cc",
+        "ld",
+        "apt",
+        "dpkg",
+        "nix",
+    }
+    for image in deployed.result["images"]:
+        mounted = deployed.machine.engine("image", "mount", image["image_id"]).strip()
+        try:
+            programs = {path.name for path in Path(mounted).rglob("*")}
+        finally:
+            deployed.machine.engine("image", "unmount", image["image_id"])
+        assert not programs & forbidden, image["service"]
+        assert programs, "the image is not empty"
+
+
+def test_the_images_are_slim(deployed: Deployed):
+    sizes = {image["service"]: image["size"] for image in deployed.result["images"]}
+    assert sizes["web"] + sizes["backend"] <= 30_000_000
+
+
+def test_builds_overlap_in_time(deployed: Deployed):
+    events = json.loads((deployed.machine.base / "trace.json").read_text())
+    events = events["traceEvents"] if isinstance(events, dict) else events
+    spans = [event for event in events if event.get("ph") == "X"]
+    names = {event["pid"]: event["args"]["name"] for event in events if event.get("name") == "process_name"}
+    threads = {
+        (event["pid"], event["tid"]): event["args"]["name"] for event in events if event.get("name") == "thread_name"
+    }
+
+    def of(service: str) -> list[tuple[float, float]]:
+        return [
+            (span["ts"], span["ts"] + span["dur"])
+            for span in spans
+            if service in (names.get(span["pid"]), threads.get((span["pid"], span["tid"])))
+        ]
+
+    assert any(
+        start < other_end and other_start < end
+        for start, end in of("frontend")
+        for other_start, other_end in of("backend")
+    )
+
+
+def test_the_repository_is_untouched(deployed: Deployed):
+    assert git(deployed.root, "status", "--porcelain", "--ignored") == ""
+
+
+def test_a_second_deploy_changes_nothing(deployed: Deployed):
+    before = {service: item["Id"] for service, item in containers(deployed).items()}
+    again = deployed.deploy("--domain", "towns.localhost")
+    assert again["changed"] is False
+    assert again["release"] == deployed.result["release"]
+    assert {service["cache"] for service in again["services"]} == {"hit"}
+    assert not any(layer["written"] for image in again["images"] for layer in image["layers"])
+    assert {service: item["Id"] for service, item in containers(deployed).items()} == before
+
+
+def test_a_changed_page_replaces_one_small_layer_and_no_request_is_lost(deployed: Deployed):
+    index = deployed.root / "frontend/index.html"
+    index.write_text(index.read_text().replace("<title>", "<title>New "))
+    load = subprocess.Popen(
+        ["python3", "-c", LOAD, deployed.url + TOWNS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        changed = deployed.deploy()
+        report = json.loads(load.communicate("stop\n", timeout=60)[0])
+    finally:
+        load.kill()
+    assert changed["changed"] is True
+    assert b"<title>New " in ask(deployed.url).body
+    web = next(image for image in changed["images"] if image["service"] == "web")
+    assert sum(layer["size"] for layer in web["layers"] if layer["written"]) < 64_000
+    assert report["failed"] == [] and report["answered"] > 50, report
+
+
+def test_a_backend_that_crashes_at_start_leaves_the_old_release_serving(deployed: Deployed):
+    main = deployed.root / "backend/src/main.rs"
+    healthy = main.read_text()
+    main.write_text(healthy.replace("start_logging();", 'start_logging();\n    panic!("no database");', 1))
+    assert main.read_text() != healthy, "the test does not know how to break examples/towns any more"
+    release = deployed.machine.json("status", "towns")["release"]
+    failed = deployed.machine.run("deploy", *deployed.flags, code=9)
+    assert "no database" in failed.stderr and "101" in failed.stderr
+    assert "Traceback" not in failed.stderr and failed.stdout == ""
+    status = deployed.machine.json("status", "towns")
+    assert (status["release"], status["state"]) == (release, "running")
+    assert ask(deployed.url + TOWNS).status == 200
+    main.write_text(healthy)
+    deployed.deploy()
+
+
+def test_a_compile_error_shows_its_lines_and_the_whole_log(deployed: Deployed):
+    main = deployed.root / "backend/src/main.rs"
+    healthy = main.read_text()
+    main.write_text(healthy + "\nfn broken() -> u32 { not_a_name }\n")
+    failed = deployed.machine.run("deploy", *deployed.flags, code=7)
+    main.write_text(healthy)
+    assert "not_a_name" in failed.stderr and "E0425" in failed.stderr
+    log = next(word for word in failed.stderr.split() if word.endswith("backend.log"))
+    assert "not_a_name" in Path(log).read_text()
+    assert ask(deployed.url + TOWNS).status == 200
+
+
+def test_both_assemblers_give_the_same_file_tree(deployed: Deployed):
+    listings = {}
+    for assembler in ("oci", "buildah"):
+        flags = ("--name", "towns", "--monorepo", str(deployed.root), "--assembler", assembler)
+        images = deployed.machine.json("build", *flags)["images"]
+        listings[assembler] = {image["service"]: listing(deployed.machine, image["image_id"]) for image in images}
+    assert listings["oci"] == listings["buildah"]
+
+
+def listing(machine: Machine, image: str) -> list[tuple[str, int, int, int, str]]:
+    """(path, mode, uid, gid, content) of every file of an image."""
+    root = Path(machine.engine("image", "mount", image).strip())
+    try:
+        return [
+            (
+                str(path.relative_to(root)),
+                path.lstat().st_mode,
+                path.lstat().st_uid,
+                path.lstat().st_gid,
+                str(path.readlink()) if path.is_symlink() else content_of(path),
+            )
+            for path in sorted(root.rglob("*"))
+        ]
+    finally:
+        machine.engine("image", "unmount", image)
+
+
+def content_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def test_it_is_stopped_started_and_listed(deployed: Deployed):
+    machine = deployed.machine
+    assert machine.json("stop", "towns")["changed"] is True
+    assert machine.json("status", "towns")["state"] == "stopped"
+    assert machine.json("start", "towns")["changed"] is True
+    assert ask(deployed.url + TOWNS).status == 200
+    assert [(app["app"], app["state"]) for app in machine.json("list")["apps"]] == [("towns", "running")]
+    assert "listening" in machine.run("logs", "towns", "--service", "backend").stdout
+
+
+def test_another_deploy_of_the_same_application_is_told_to_wait(deployed: Deployed):
+    (deployed.root / "backend/src/lib_note.txt").write_text("an untracked file is part of the snapshot")
+    first = deployed.machine.start("deploy", *deployed.flags)
+    try:
+        wait_until(lambda: (deployed.machine.base / "state/locks/towns.lock").exists())
+        time.sleep(0.5)
+        second = deployed.machine.run("deploy", *deployed.flags, code=10)
+        assert "already working on towns" in second.stderr
+    finally:
+        first.communicate(timeout=300)
+        (deployed.root / "backend/src/lib_note.txt").unlink()
+    assert first.returncode == 0
+
+
+def test_removing_it_leaves_nothing_and_frees_the_port(deployed: Deployed):
+    other = free_port()
+    (deployed.root / "orchestrator.toml").write_text("keep_releases = 2\n")
+    commit(deployed.root)
+    flags = ("--name", "second", "--monorepo", str(deployed.root), "--port", str(other), "--skip", "backend")
+    deployed.machine.run("deploy", *flags)
+    deployed.machine.run("remove", "towns")
+    assert deployed.machine.engine("ps", "--all", "--filter", "label=io.orchestrator.app=towns", "--quiet") == ""
+    assert not list((deployed.machine.base / "state/apps").glob("towns*"))
+    deployed.machine.run("status", "towns", code=11)
+    assert ask(f"http://127.0.0.1:{other}/").status == 200, "another application is not touched"
+    deployed.machine.run("remove", "second")
+
+
+LOAD = (REPOSITORY / "tests/e2e/load.py").read_text()
