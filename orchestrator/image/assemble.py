@@ -23,6 +23,8 @@ from orchestrator.image.storage import Image, Workshop, build_dockerfile, store_
 from orchestrator.plan import Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
+from orchestrator.tools.nix import closure as query_closure
+from orchestrator.tools.nix import open_nix
 from orchestrator.tools.podman import Engine
 
 __all__ = ["Image", "Products", "assemble_images", "plan_images"]
@@ -43,7 +45,6 @@ def assemble_images(
     results: BuildResults,
     *,
     engine: Engine,
-    closure: ClosureQuery,
     emit: Emit,
     cancel: Cancel,
 ) -> tuple[Image, ...]:
@@ -53,6 +54,7 @@ def assemble_images(
     full, `Interrupted` on a stop; an image is stored whole or not at all.
     """
     products = find_products(plan, results)
+    closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
     return tuple(
         _assemble(image, needs, workshop, assembler=settings.assembler)

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -61,10 +61,11 @@ def write_context(plan: ImagePlan, context: Path) -> None:
     current = {name for name, key in wanted.items() if written.get(name) == key and (context / name).is_dir()}
     write_json(context / "layers.json", {name: wanted[name] for name in current})
     _remove_others(context, keep=current | {"layers.json"})
+    directory_modes = {entry.path: entry.mode for entry in plan.entries if isinstance(entry, Directory)}
     for name, layer in layer_directories(plan):
         if name not in current:
             with no_space_is_an_error(context):
-                _write_tree(layer, context / name)
+                _write_tree(layer, context / name, directory_modes)
     write_atomically(context / "Dockerfile", render_dockerfile(plan))
     write_json(context / "layers.json", wanted)
 
@@ -80,16 +81,17 @@ def _remove_others(context: Path, *, keep: Iterable[str]) -> None:
             remove_tree(child)
 
 
-def _write_tree(layer: LayerPlan, root: Path) -> None:
-    """The layer's files with their final modes; directories get theirs last, since some are read-only."""
+def _write_tree(layer: LayerPlan, root: Path, directory_modes: Mapping[str, int]) -> None:
+    """The layer's files with their final modes; directories get theirs last, since some are read-only.
+
+    Directories an earlier layer has are here as well, and COPY sets their mode again.
+    """
     root.mkdir()
-    directories = []
     for entry in final_entries(layer):
         _place(entry, root)
-        if isinstance(entry, Directory):
-            directories.append(entry)
-    for directory in reversed(directories):
-        (root / directory.path).chmod(directory.mode)
+    for directory, _, _ in os.walk(root, topdown=False):
+        path = Path(directory)
+        path.chmod(0o755 if path == root else directory_modes[str(path.relative_to(root))])
 
 
 def _place(entry: Entry, root: Path) -> None:
