@@ -17,6 +17,8 @@ let
     deps = [ final.glibc final.libgcc final.libstdcxx ];
     patch = true;
     precompile = true;
+    # The unchanged files stay reachable: an orchestrator made of this set makes the same set again from them.
+    keepSource = true;
     python = "${final.python3}/bin/python3";
   } // {
     pname = name;
@@ -57,7 +59,8 @@ let
     done
   '';
 
-  unknown = lib.genAttrs [ "hatchling" "pytest" "pytestCheckHook" ] (name: final.writeText "no-${name}" "");
+  # Named by packages, but never run: buildPythonApplication below installs what a wheel would hold by itself.
+  buildSystems = lib.genAttrs [ "hatchling" "setuptools" "flit-core" "poetry-core" ] (name: final.writeText "no-${name}" "");
 in
 {
   python3 = final.python3-unwrapped // {
@@ -67,7 +70,7 @@ in
     sitePackages = site;
     interpreter = "${final.python3-unwrapped}/bin/python3";
   };
-  python3Packages = unknown // lib.mapAttrs' (name: lib.nameValuePair (normal name)) libraries // {
+  python3Packages = buildSystems // lib.mapAttrs' (name: lib.nameValuePair (normal name)) libraries // {
     inherit buildPythonApplication;
     buildPythonPackage = buildPythonApplication;
     python = final.python3;

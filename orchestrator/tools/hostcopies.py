@@ -216,14 +216,19 @@ def find_modules(names: Iterable[str], python: Python) -> dict[str, Module]:
 
 def _module(name: str, python: Python) -> Module:
     distribution = metadata.distribution(name)
-    site = f"lib/python{python.version}/site-packages"
-    tree = {
-        f"{site}/{file}": Path(str(distribution.locate_file(file)))
-        for file in distribution.files or ()
-        if _belongs(str(file))
-    }
     requires = {required for text in distribution.requires or () if (required := required_name(text))}
-    return Module(distribution.version, tree, tuple(sorted(requires)))
+    return Module(distribution.version, _module_tree(distribution, python), tuple(sorted(requires)))
+
+
+def _module_tree(distribution: metadata.Distribution, python: Python) -> dict[str, Path]:
+    """The distribution's files as they were installed, also when we run from a package set made of them."""
+    root = Path(str(distribution.locate_file("")))
+    made_of = root.parents[2] / "nix-support/host-source"
+    if made_of.exists():
+        source = Path(made_of.read_text().strip())
+        return {str(path.relative_to(source)): path for path in source.rglob("*") if path.is_file()}
+    site = f"lib/python{python.version}/site-packages"
+    return {f"{site}/{file}": root / str(file) for file in distribution.files or () if _belongs(str(file))}
 
 
 def _belongs(file: str) -> bool:

@@ -66,8 +66,9 @@ class Search:
     environment: Mapping[str, str]
 
     def program(self, name: str) -> Path | None:
+        """Where `name` is, with `/bin` and other links to directories followed."""
         found = shutil.which(name, path=self.path)
-        return Path(found) if found else None
+        return Path(found).parent.resolve() / name if found else None
 
     def programs(self, names: Iterable[str]) -> dict[str, Path]:
         found = {name: self.program(name) for name in names}

@@ -9,6 +9,7 @@ source_is_elf() {
 patch_elf() {
   patchelf --set-rpath "$runpath" "$1"
   patchelf --shrink-rpath "$1"
+  [ -n "$(patchelf --print-rpath "$1")" ] || patchelf --remove-rpath "$1"
   if patchelf --print-interpreter "$1" >/dev/null 2>&1; then
     patchelf --set-interpreter "$interpreter" "$1"
   fi
@@ -41,10 +42,16 @@ precompile_python() {
 
 cp -r "$src" "$out"
 chmod -R u+w "$out"
+# glibc needs none: its parts find each other in their own directory, and changing libc.so breaks it.
 if [ -n "${patch-}" ]; then patch_elf_files; fi
+if [ -e "$out/bin/bash" ]; then ln -s bash "$out/bin/sh"; fi  # as nixpkgs' bash has it: npm and make look for sh
 if [ -n "${library-}" ]; then patch_pkg_config; fi
 if [ -n "${propagated-}" ]; then
   mkdir -p "$out/nix-support"
   echo "$propagated" >"$out/nix-support/propagated-build-inputs"
+fi
+if [ -n "${keepSource-}" ]; then
+  mkdir -p "$out/nix-support"
+  echo "$src" >"$out/nix-support/host-source"
 fi
 if [ -n "${precompile-}" ]; then precompile_python; fi
