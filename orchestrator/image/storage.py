@@ -219,7 +219,7 @@ def _no_leftovers(engine: Engine) -> Iterator[None]:
 
 def _working_containers(engine: Engine) -> set[str]:
     listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}}").stdout
-    return {line.split()[0] for line in listed.splitlines() if line.endswith(" storage")}
+    return {line.split()[0] for line in listed.splitlines() if line.lower().endswith(" storage")}
 
 
 def _describe(plan: ImagePlan, image_id: str, workshop: Workshop) -> Image:
