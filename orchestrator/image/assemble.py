@@ -9,6 +9,7 @@ from typing import assert_never
 
 from orchestrator.build.closure import STORE, Closure, ClosureQuery, runtime_closure
 from orchestrator.build.runner import BuildResults
+from orchestrator.errors import ImageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
 from orchestrator.image.checks import check_image
 from orchestrator.image.layers import ImagePlan
@@ -76,7 +77,7 @@ def plan_images(
     plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
     """Each image of the application with the closure it is made from. Raises `ImageError`."""
-    server = products.web_server.resolve()
+    server = _store_path(products.web_server, store)
     web = runtime_closure("web", [server], closure, store=store)
     backend = runtime_closure("backend", [products.program], closure, store=store) if products.program else None
     web_share, backend_share = share_store_paths(web, backend)
@@ -89,6 +90,14 @@ def plan_images(
         service, port = plan.backend.service, plan.backend.port
         images.append((plan_backend_image(plan.app, service, products.program, backend_share, port=port), backend))
     return tuple(images)
+
+
+def _store_path(path: Path, store: Path) -> Path:
+    """The member of the store that `path` is, leads to, or is inside of."""
+    resolved = path.resolve()
+    if store not in resolved.parents:
+        raise ImageError(f"the web server {path} is not in {store}", hint="it must come from the package set")
+    return store / resolved.relative_to(store).parts[0]
 
 
 def _html_files(site: Path | None) -> dict[str, bytes]:
