@@ -111,4 +111,3 @@ def _remove_images(engine: Engine, store: AppStore) -> None:
     for record in store.releases():
         for image in record.images.values():
             engine.remove_image(image.reference)
-            engine.remove_image(image.image_id)

@@ -42,9 +42,11 @@ def crash_cause(engine: Engine, container: Container) -> Cause:
 
 def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: bool) -> Cause:
     """The cause of an exit code, as far as the code and the log tell."""
-    library = next((line for line in log if "error while loading shared libraries" in line), None)
-    if library is not None:
-        return Cause(service, f"{service} misses a library: {library.strip()}", "it must be in the image's closure")
+    for line in log:
+        if "error while loading shared libraries" in line:
+            return Cause(service, f"{service} misses a library: {line.strip()}", "it must be in the image's closure")
+        if "failed to exec pid1" in line and (cause := explain_exec(service, line)):
+            return cause
     if oom_killed:
         return Cause(service, f"{service} was killed: it used more memory than its limit", "raise the memory limit")
     if code > 128:
@@ -56,16 +58,26 @@ def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: boo
 
 def explain_start(failure: ServiceNotStarted) -> Cause:
     """The cause of a container that did not start, from the runtime's words."""
-    service, said = failure.service, failure.message
+    words = " ".join((failure.message, *failure.details))
+    return explain_exec(failure.service, words) or Cause(
+        failure.service,
+        f"{failure.service} did not start: {failure.message}",
+        failure.hint or "run: orchestrator doctor",
+    )
+
+
+def explain_exec(service: str, words: str) -> Cause | None:
+    """Why the kernel refused a program, from the message of the runtime or of the container's init."""
+    said = words.lower()
     if "exec format error" in said:
         return Cause(service, f"{service} is built for another processor", "build it for this machine's architecture")
     if "no such file or directory" in said:
-        return Cause(
-            service, f"{service}'s executable or its loader is not in the image", "its interpreter must be in the image"
-        )
-    if "permission denied" in said.lower():
+        # The container's init says this of a foreign program too: execvp(3) then looks for a shell.
+        message = f"{service}'s executable cannot run: it or its loader is not in the image, or it is a foreign one"
+        return Cause(service, message, "check the executable's interpreter and architecture with: file, ldd")
+    if "permission denied" in said:
         return Cause(service, f"{service}'s executable may not be executed", "check its mode in the image")
-    return Cause(service, f"{service} did not start: {said}", failure.hint or "run: orchestrator doctor")
+    return None
 
 
 def find_cause(engine: Engine, record: ReleaseRecord, probe: Probe) -> Cause:

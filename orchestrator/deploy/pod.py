@@ -1,5 +1,7 @@
 """A release's pod: nginx and the backend, sharing one loopback."""
 
+from pathlib import Path
+
 from orchestrator.deploy.names import container_name, labels, pod_name, release_socket, services, sockets_dir
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import OrchestratorError
@@ -80,11 +82,13 @@ def remove_release_pod(engine: Engine, app: str, release: str) -> None:
 
 def web_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
     """The web container. Its image does not know the release: the mounted directory makes the difference."""
+    socket = release_socket(engine, record)
     return _spec(
         record,
         "web",
         record.web_limits,
-        mounts=(Mount(release_socket(engine, record).parent, SOCKET_DIR, writable=True),),
+        mounts=(Mount(socket.parent, SOCKET_DIR, writable=True),),
+        socket=socket,
         stop_signal="SIGQUIT",
     )
 
@@ -103,6 +107,7 @@ def _spec(
     *,
     environment: tuple[tuple[str, str], ...] = (),
     mounts: tuple[Mount, ...] = (),
+    socket: Path | None = None,
     init: bool = False,
     stop_signal: str = "SIGTERM",
 ) -> ContainerSpec:
@@ -116,6 +121,7 @@ def _spec(
         pod=pod_name(record.app, record.id),
         environment=environment,
         mounts=mounts,
+        socket=socket,
         init=init,
         stop_signal=stop_signal,
     )

@@ -14,7 +14,7 @@ from orchestrator.deploy.probes import ask_once, verify_live, wait_release
 from orchestrator.deploy.repair import repair
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord, dropped_references
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
-from orchestrator.image.assemble import Image
+from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings
@@ -132,13 +132,8 @@ def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
     """Forget the oldest releases beyond `keep`, with the images only they use."""
     for record in store.superfluous(keep):
         store.forget(record)
-        kept = store.releases()
-        for reference in dropped_references(record, kept):
+        for reference in dropped_references(record, store.releases()):
             engine.remove_image(reference)
-        in_use = {image.image_id for other in kept for image in other.images.values()}
-        for image in record.images.values():
-            if image.image_id not in in_use:
-                engine.remove_image(image.image_id)
 
 
 def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:

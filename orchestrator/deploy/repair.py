@@ -1,12 +1,14 @@
 """Puts right what a run that was killed has left behind. Only what carries our labels is touched."""
 
-from orchestrator.deploy.gate import find_gate, point_at, pointed_at, settle_gate
+import time
+
+from orchestrator.deploy.gate import DRAIN_SECONDS, find_gate, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
-from orchestrator.deploy.pod import pod_containers
+from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
-from orchestrator.tools.containers import list_pods, remove_pod, start_container
+from orchestrator.tools.containers import list_pods, remove_pod, start_container, stop_container
 from orchestrator.tools.podman import Engine
 
 
@@ -14,8 +16,27 @@ def repair(engine: Engine, store: AppStore, *, emit: Emit) -> None:
     """Have nothing but the recorded current release, with the gate pointing at it. The caller holds the lock."""
     store.remove_partial()
     settle_gate(engine, store.app)
-    _remove_strange_pods(engine, store, emit=emit)
     _point_back(engine, store, emit=emit)
+    _remove_strange_pods(engine, store, emit=emit)
+
+
+def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
+    """The record decides which release is live, where it still runs."""
+    current = store.current()
+    if current is None or not release_socket(engine, current).exists():
+        return
+    if (other := pointed_at(engine, store.app)) != current.id:
+        emit(Note(f"switching back to release {current.id}: the last run did not finish"))
+        point_at(engine, store.app, current.id)
+        time.sleep(DRAIN_SECONDS)
+        stop_container(engine, f"{pod_name(store.app, other or '')}-web", grace=WEB_STOP_SECONDS)
+    gate = find_gate(engine, store.app)
+    if (
+        gate is not None
+        and not gate.running
+        and any(container.running for container in pod_containers(engine, current))
+    ):
+        start_container(engine, gate.name)
 
 
 def _remove_strange_pods(engine: Engine, store: AppStore, *, emit: Emit) -> None:
@@ -28,20 +49,3 @@ def _remove_strange_pods(engine: Engine, store: AppStore, *, emit: Emit) -> None
     for directory in sockets_dir(engine, store.app).glob("[0-9]*"):
         if current is None or directory.name != current.id:
             remove_tree(directory)
-
-
-def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
-    """The record decides which release is live, where it still runs."""
-    current = store.current()
-    if current is None or not release_socket(engine, current).exists():
-        return
-    if pointed_at(engine, store.app) != current.id:
-        emit(Note(f"switching back to release {current.id}: the last run did not finish"))
-        point_at(engine, store.app, current.id)
-    gate = find_gate(engine, store.app)
-    if (
-        gate is not None
-        and not gate.running
-        and any(container.running for container in pod_containers(engine, current))
-    ):
-        start_container(engine, gate.name)

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.tools.engine_config import SOCKET_ANNOTATION
 from orchestrator.tools.podman import TIMEOUT, Engine
 
 State = Literal["created", "running", "exited", "other"]
@@ -25,6 +27,8 @@ HARDENING = (
     *("--security-opt", "no-new-privileges"),
     *("--user", USER),
 )
+_REMOVAL_TRIES = 10
+_REMOVAL_PAUSE = 0.3
 _TMP = "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"
 
 
@@ -39,7 +43,8 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container to run. `memory` includes swap; `publish` is podman's ADDRESS:PORT:PORT; `init` reaps children.
+    """One container to run. `memory` includes swap; `publish` is podman's ADDRESS:PORT:PORT; `init` reaps children;
+    `socket` is a host path its program listens on, removed before every start.
 
     `restarts` bounds how often a crash is answered with a restart: podman has no backoff, and an unbounded loop
     was measured at eight restarts a second.
@@ -55,6 +60,7 @@ class ContainerSpec:
     environment: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
     publish: str | None = None
+    socket: Path | None = None
     init: bool = False
     restarts: int = 10
     stop_signal: str = "SIGTERM"
@@ -150,6 +156,7 @@ def run_container(engine: Engine, spec: ContainerSpec) -> None:
         *("--restart", f"on-failure:{spec.restarts}"),
         *("--stop-signal", spec.stop_signal),
         *(("--init",) if spec.init else ()),
+        *(("--annotation", f"{SOCKET_ANNOTATION}={spec.socket}") if spec.socket else ()),
         *(("--publish", spec.publish) if spec.publish else ()),
         *(part for mount in spec.mounts for part in ("--volume", _volume(mount))),
         *("--env-file", "/dev/stdin"),
@@ -234,9 +241,17 @@ def remove_container(engine: Engine, name: str) -> None:
     engine.run("rm", "--force", "--ignore", *("--time", "0"), name)
 
 
-def remove_pod(engine: Engine, name: str) -> None:
-    """Kill and remove a pod with its containers; an absent one is fine."""
-    engine.run("pod", "rm", "--force", "--ignore", *("--time", "0"), name)
+def remove_pod(engine: Engine, name: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Kill and remove a pod with its containers; an absent one is fine.
+
+    A container that podman is restarting at this moment makes it fail, so it is tried again. Raises `EngineError`.
+    """
+    removal = ("pod", "rm", "--force", "--ignore", *("--time", "0"), name)
+    for _ in range(_REMOVAL_TRIES - 1):
+        if engine.ask(*removal).returncode == 0:
+            return
+        sleep(_REMOVAL_PAUSE)
+    engine.run(*removal)
 
 
 def memory_use(engine: Engine, names: Iterable[str]) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import resource
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,14 @@ HELPER_DIRS = ("/usr/lib/podman", "/usr/libexec/podman", "/usr/local/lib/podman"
 LOG_BYTES = 10 * 1024 * 1024
 """How much of one container's log is kept."""
 
+SOCKET_ANNOTATION = "io.orchestrator.socket"
+"""A container's unix socket. A server that was killed leaves it behind and could not listen again."""
+
 _OPEN_FILES = 65_536
-_PROCESSES = 4_194_304
+_REMOVE_SOCKET = (
+    rf"""socket=$(sed -n 's/.*"{SOCKET_ANNOTATION}":"\([^"]*\)".*/\1/p')"""
+    """; [ -z "$socket" ] || rm -f -- "$socket" """
+).rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,10 @@ class EngineDirs:
     @property
     def networks(self) -> Path:
         return self.base / "networks"
+
+    @property
+    def hooks(self) -> Path:
+        return self.base / "hooks"
 
     @property
     def key(self) -> str:
@@ -100,7 +111,8 @@ def gather_facts(podman: Path) -> Facts:
         helper_dirs=directories,
         cgroup_manager=_cgroup_manager(),
         open_files=_hard_limit(resource.RLIMIT_NOFILE, _OPEN_FILES),
-        processes=_hard_limit(resource.RLIMIT_NPROC, _PROCESSES),
+        # podman lowers its own limit to pid_max, and what it starts cannot raise it again.
+        processes=_hard_limit(resource.RLIMIT_NPROC, int(Path("/proc/sys/kernel/pid_max").read_text())),
     )
 
 
@@ -126,6 +138,7 @@ def render_containers_conf(dirs: EngineDirs, facts: Facts, network: str) -> str:
             "conmon_path": [str(facts.conmon)],
             "events_logger": "file",
             "helper_binaries_dir": list(facts.helper_dirs),
+            "hooks_dir": [str(dirs.hooks)],
             "image_copy_tmp_dir": str(dirs.base / "tmp"),
             # The default, shared memory, is one segment for all engines of a user: ours would free the others' locks.
             "lock_type": "file",
@@ -146,6 +159,21 @@ def render_storage_conf(dirs: EngineDirs, driver: str) -> str:
         f"[storage]\ndriver = {json.dumps(driver)}\n"
         f"graphroot = {json.dumps(str(dirs.storage))}\nrunroot = {json.dumps(str(dirs.runtime / 'run'))}\n"
     )
+
+
+def render_socket_hook() -> str:
+    """The text of an oci-hooks(5) file: before every start, restarts included, the annotated socket is removed."""
+    hook = {
+        "version": "1.0.0",
+        "hook": {
+            "path": "/bin/sh",
+            "args": ["sh", "-c", _REMOVE_SOCKET],
+            "env": ["PATH=/usr/bin:/bin:/run/current-system/sw/bin"],
+        },
+        "when": {"annotations": {f"^{re.escape(SOCKET_ANNOTATION)}$": "."}},
+        "stages": ["prestart"],
+    }
+    return json.dumps(hook, indent=2) + "\n"
 
 
 def write_if_changed(path: Path, text: str) -> None:

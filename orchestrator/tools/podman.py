@@ -14,6 +14,7 @@ from orchestrator.tools.engine_config import (
     ensure_network,
     gather_facts,
     render_containers_conf,
+    render_socket_hook,
     render_storage_conf,
     write_if_changed,
 )
@@ -92,9 +93,12 @@ class Engine:
         """Take a name away from its image; the image stays. An unknown name is fine."""
         self.ask("untag", name, name)
 
-    def remove_image(self, image_id: str) -> bool:
-        """Remove an image; False when a container or another image still needs it, or it is not there."""
-        return self.ask("image", "rm", image_id).returncode == 0
+    def remove_image(self, name: str) -> bool:
+        """Take a name away from its image, and remove the image when that was its last.
+
+        False when a container still needs the image, or there is none of that name.
+        """
+        return self.ask("image", "rm", name).returncode == 0
 
     def storage_reference(self, name: str) -> str:
         """How skopeo calls the image `name` in this storage."""
@@ -116,6 +120,7 @@ def open_engine(state_dir: Path, *, cancel: Cancel | None = None) -> Engine:
     facts = gather_facts(podman)
     network = ensure_network(dirs)
     write_if_changed(dirs.base / "containers.conf", render_containers_conf(dirs, facts, network))
+    write_if_changed(dirs.hooks / "remove-socket.json", render_socket_hook())
     engine = Engine(
         executable=podman,
         root=dirs.storage,
@@ -136,7 +141,7 @@ def _make_directories(dirs: EngineDirs) -> None:
         for directory in (dirs.base, dirs.runtime):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             directory.chmod(0o700)
-        for directory in (dirs.storage, dirs.networks, dirs.base / "tmp", dirs.runtime / "sockets"):
+        for directory in (dirs.storage, dirs.networks, dirs.hooks, dirs.base / "tmp", dirs.runtime / "sockets"):
             directory.mkdir(exist_ok=True)
     except OSError as error:
         raise MachineError(
@@ -177,4 +182,4 @@ def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:
     said = [line for line in error.completed.stderr.strip().splitlines() if line.strip()]
     last = said[-1].removeprefix("Error: ") if said else f"exit code {error.completed.returncode}"
     verb = " ".join(arg for arg in args[:2] if not arg.startswith("-"))
-    return EngineError(f"podman {verb}: {last}", details=said[:-1], hint=error.hint)
+    return EngineError(f"podman {verb}: {last}", details=said, hint=error.hint)

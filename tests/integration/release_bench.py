@@ -1,0 +1,150 @@
+"""What the tests of a running application share: an engine of their own, and small images made from this machine."""
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.image.nginx import CONFIG_PATH, DOCUMENT_ROOT, SOCKET_DIR, render_web_config
+from orchestrator.image.storage import Image
+from orchestrator.plan import BackendPlan, Plan, Proxy, WebPlan
+from orchestrator.tools.engine_config import engine_dirs
+from orchestrator.tools.podman import Engine, open_engine
+
+SERVER = r"""
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char *value(const char *name, const char *otherwise) {
+  const char *found = getenv(name);
+  return found ? found : otherwise;
+}
+
+static void serve(int connection) {
+  char request[16384], answer[512], body[256];
+  for (;;) {
+    size_t used = 0;
+    request[0] = 0;
+    while (!strstr(request, "\r\n\r\n")) {
+      ssize_t got = read(connection, request + used, sizeof request - 1 - used);
+      if (got <= 0) _exit(0);
+      request[used += got] = 0;
+    }
+    int status = 200;
+    if (!strncmp(request, "GET /health ", 12)) status = atoi(value("HEALTH", "200"));
+    if (strstr(request, " /api/slow ")) usleep(1500000);
+    int size = snprintf(body, sizeof body, "%s", value("VERSION", "?"));
+    int length = snprintf(answer, sizeof answer,
+        "HTTP/1.1 %d X\r\nContent-Length: %d\r\nLocation: /login\r\n\r\n%s", status, size, body);
+    if (write(connection, answer, length) != length) _exit(0);
+  }
+}
+
+static void finish(int number) { (void)number; _exit(0); }
+
+int main(void) {
+  const char *mode = value("MODE", "serve");
+  fprintf(stderr, "server starting as %s\n", mode);
+  signal(SIGTERM, finish);
+  signal(SIGCHLD, SIG_IGN);
+  if (!strcmp(mode, "crash")) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
+  if (!strcmp(mode, "silent")) for (;;) pause();
+  int one = 1, port = atoi(value("PORT", "3000")) + (!strcmp(mode, "elsewhere") ? 1000 : 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+  int listener = socket(AF_INET, SOCK_STREAM, 0);
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 128)) return 4;
+  for (;;) {
+    int connection = accept(listener, 0, 0);
+    if (connection >= 0 && fork() == 0) { signal(SIGTERM, SIG_DFL); serve(connection); }
+    if (connection >= 0) close(connection);
+  }
+}
+"""
+
+WEB = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
+
+
+def make_plan(app: str, *, environment: dict[str, str] | None = None, health: str | None = "/health") -> Plan:
+    """A page and a backend that answers its VERSION below /api."""
+    backend = BackendPlan("backend", 3000, health, "/api/version", tuple((environment or {}).items()))
+    return Plan(app, (), WEB, backend)
+
+
+@contextmanager
+def private_engine() -> Iterator[tuple[Path, Engine]]:
+    """A state directory and its engine; everything either made is gone afterwards."""
+    state_dir = Path(tempfile.mkdtemp(prefix="orc-"))
+    dirs = engine_dirs(state_dir, os.environ)
+    try:
+        engine = open_engine(state_dir)
+        yield state_dir, engine
+    finally:
+        with suppress(UnboundLocalError):
+            engine.ask("pod", "rm", "--all", "--force", "--time", "0")
+            engine.ask("rm", "--all", "--force", "--time", "0")
+            engine.ask("rmi", "--all", "--force")
+        subprocess.run(["umount", str(dirs.storage / "overlay")], check=False, stderr=subprocess.DEVNULL)
+        shutil.rmtree(dirs.runtime, ignore_errors=True)
+        shutil.rmtree(state_dir)
+
+
+def import_image(engine: Engine, service: str, files: dict[str, bytes | Path], entrypoint: list[str]) -> Image:
+    """An image of these files, stored by `podman import`."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in {"etc/passwd": b"app:x:10001:10001::/:/none\n", **files}.items():
+            data = content.read_bytes() if isinstance(content, Path) else content
+            member = tarfile.TarInfo(name.lstrip("/"))
+            member.size, member.mode = len(data), 0o755
+            tar.addfile(member, io.BytesIO(data))
+        for name, mode in (("tmp", 0o1777), (SOCKET_DIR.lstrip("/"), 0o755)):
+            directory = tarfile.TarInfo(name)
+            directory.type, directory.mode = tarfile.DIRTYPE, mode
+            tar.addfile(directory)
+    words = ", ".join(f'"{word}"' for word in entrypoint)
+    reference = f"localhost/test/{service}:{abs(hash(archive.getvalue()))}"
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        file.write(archive.getvalue())
+        file.flush()
+        engine.run("import", "--quiet", "--change", f"ENTRYPOINT [{words}]", file.name, reference)
+    image_id = engine.run("image", "inspect", "--format", "{{.Id}}", reference).stdout.strip()
+    return Image(service, image_id, "sha256:0", len(archive.getvalue()), reference, ())
+
+
+def nginx_files() -> dict[str, bytes | Path]:
+    """This machine's nginx with the libraries it is linked to."""
+    listed = subprocess.run(["ldd", "/usr/sbin/nginx"], check=True, capture_output=True, text=True).stdout
+    libraries = re.findall(r"(/lib\S+)", listed)
+    return {path: Path(path) for path in ("/usr/sbin/nginx", "/etc/nginx/mime.types", *libraries)}
+
+
+def web_images(engine: Engine, *, page: bytes = b"<!doctype html><title>one</title>") -> list[Image]:
+    """A web image that serves `page`, and a gate."""
+    command = ["/usr/sbin/nginx", "-e", "stderr", "-c", CONFIG_PATH, "-g", "daemon off;"]
+    config = render_web_config(WEB, html={"index.html": page}).encode()
+    site: dict[str, bytes | Path] = {f"{DOCUMENT_ROOT}/index.html": page, CONFIG_PATH: config}
+    return [
+        import_image(engine, "web", nginx_files() | site, command),
+        import_image(engine, "gate", nginx_files(), command),
+    ]
+
+
+def backend_image(engine: Engine, directory: Path) -> Image:
+    """A backend whose environment decides how it behaves: MODE, VERSION, HEALTH."""
+    source = directory / "server.c"
+    source.write_text(SERVER)
+    program = directory / "server"
+    subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(source)], check=True)
+    return import_image(engine, "backend", {"/app/bin/server": program}, ["/app/bin/server"])
