@@ -69,9 +69,8 @@ class ReleaseRecord(_Model):
 
     @property
     def url(self) -> str:
-        """Where the application answers: a name below localhost when it has one, as every resolver knows those."""
-        local = (name for name in self.domains if name == "localhost" or name.endswith(".localhost"))
-        return f"http://{next(local, '127.0.0.1')}:{self.port}/"
+        """Where the application answers on this machine, whatever a resolver makes of its domains."""
+        return f"http://127.0.0.1:{self.port}/"
 
 
 @dataclass(frozen=True, slots=True)

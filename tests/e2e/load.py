@@ -25,7 +25,7 @@ def main() -> None:
             failed.append(repr(error))
             connection.close()
             connection = http.client.HTTPConnection(url.netloc, timeout=10)
-    print(json.dumps({"answered": answered, "failed": failed}))
+    sys.stdout.write(json.dumps({"answered": answered, "failed": failed}))
 
 
 main()
