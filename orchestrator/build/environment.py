@@ -48,6 +48,7 @@ def step_environment(workspace: Workspace) -> dict[str, str]:
         "LOGNAME": "build",
         "LANG": "C.UTF-8",
         "TERM": "dumb",
+        "NO_COLOR": "1",
         "TZ": "UTC",
         "CI": "true",
         "TMPDIR": str(workspace.seen("tmp")),

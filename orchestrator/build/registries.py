@@ -107,7 +107,7 @@ def table(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def to_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML text of nested tables. JSON's strings, numbers, booleans and arrays are TOML's as well."""
+    """TOML text of nested tables. JSON's strings (DEL aside), numbers, booleans and arrays are TOML's as well."""
     plain = [(key, value) for key, value in tables.items() if not isinstance(value, dict)]
     text = "".join(f"{_toml_value(key)} = {_toml_value(value)}\n" for key, value in plain)
     for key, value in tables.items():
@@ -122,4 +122,4 @@ def _toml_value(value: Any) -> str:
         return f"[{', '.join(_toml_value(item) for item in value)}]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{_toml_value(key)} = {_toml_value(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

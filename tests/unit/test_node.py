@@ -1,0 +1,68 @@
+"""What npm is told and what its tools say."""
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from orchestrator.build.node import Node
+from orchestrator.build.snapshot import Entry, Snapshot
+from orchestrator.build.workspace import Workspace
+from orchestrator.plan import BuildPlan, TreeOutput
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path, inside=True)
+
+
+def make(*paths: str, output: str = "web/dist") -> Node:
+    plan = BuildPlan(
+        "web", "frontend", "vite", PurePosixPath("web"), PurePosixPath("web/package-lock.json"), (),
+        TreeOutput(PurePosixPath(output)),
+    )  # fmt: skip
+    entries = tuple(Entry(path, "file", False, "") for path in paths)
+    return Node(plan, Snapshot(Path("/repo"), entries, frozenset(), ""))
+
+
+def test_modules_are_counted_and_every_line_is_shown():
+    node = make()
+    assert node.read("✓ 34 modules transformed.") == "✓ 34 modules transformed."
+    assert node.read("built in 2 s") == "built in 2 s"
+    assert node.compiled == 34
+
+
+def test_an_old_output_is_removed_unless_it_holds_sources(workspace: Workspace):
+    old = workspace.path / "src/web/dist/old.js"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    make("web/dist/index.html").prepare(workspace)
+    assert old.exists()
+    make("web/index.html").prepare(workspace)
+    assert not old.parent.exists()
+    assert old.parent.parent.is_dir()
+
+
+def test_a_plain_directory_of_files_is_never_removed(workspace: Workspace):
+    (workspace.path / "src").mkdir()
+    make(output=".").prepare(workspace)
+    assert (workspace.path / "src").is_dir()
+
+
+def test_an_install_is_there_when_npm_finished_it(workspace: Workspace):
+    modules = workspace.path / "src/web/node_modules"
+    modules.mkdir(parents=True)
+    assert not make().is_fetched(workspace)
+    (modules / ".package-lock.json").touch()
+    assert make().is_fetched(workspace)
+
+
+def test_what_decides_an_install():
+    node = make()
+    assert all(node.decides_fetch(path) for path in ("package.json", "a/package-lock.json", "a/.npmrc"))
+    assert not any(node.decides_fetch(path) for path in ("src/main.ts", "my-package.json"))
+
+
+def test_offline_npm_does_not_try(workspace: Workspace):
+    assert make().fetch_variables(offline=True) == {"npm_config_offline": "true"}
+    assert make().fetch_variables(offline=False) == {}
+    assert make().variables(workspace)["npm_config_cache"] == "/build/home/.npm"
