@@ -35,7 +35,7 @@ def check_alive(engine: Engine, record: ReleaseRecord) -> None:
 def crash_cause(engine: Engine, container: Container) -> Cause:
     """Why a container that ran has ended."""
     service = container.name.rpartition("-")[2]
-    code = last_exit_code(engine, container.name)
+    code = last_exit_code(engine, container.id)
     log = read_logs(engine, container.name, tail=LOG_LINES)
     return explain_exit(service, container.exit_code if code is None else code, log, oom_killed=container.oom_killed)
 

@@ -98,7 +98,7 @@ def _service_status(
     return ServiceStatus(
         name=service,
         state=state,
-        exit_code=last_exit_code(engine, container.name) if died else None,
+        exit_code=last_exit_code(engine, container.id) if died else None,
         restarts=container.restarts,
         image_id=container.image_id,
         uptime_seconds=_age(container, now) if container.running else None,

@@ -27,6 +27,9 @@ HARDENING = (
     *("--security-opt", "no-new-privileges"),
     *("--user", USER),
 )
+_HOST_NAME = 63
+"""How long a host name may be; podman would give the pod's whole name."""
+
 _REMOVAL_TRIES = 10
 _REMOVAL_PAUSE = 0.3
 _TMP = "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"
@@ -129,7 +132,13 @@ _STATES: Mapping[str, State] = {
 def create_pod(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
     """An empty pod whose containers share one network. Raises `EngineError`."""
     engine.run(
-        "pod", "create", *("--name", name), *("--network", engine.network), *("--share", "net"), *_labels(labels)
+        "pod",
+        "create",
+        *("--name", name),
+        *("--hostname", name[:_HOST_NAME].rstrip("-")),
+        *("--network", engine.network),
+        *("--share", "net"),
+        *_labels(labels),
     )
 
 
@@ -190,10 +199,18 @@ def list_pods(engine: Engine, labels: Mapping[str, str]) -> tuple[str, ...]:
     return _ids(engine, "pod", "ps", "--format", "{{.Name}}", labels=labels)
 
 
-def last_exit_code(engine: Engine, name: str) -> int | None:
-    """The exit code of the container's latest death, also when it was restarted since; None when it never died."""
+def last_exit_code(engine: Engine, container_id: str) -> int | None:
+    """The exit code of a container's latest death, also when it was restarted since; None when it never died.
+
+    It goes by id: a name may have had another container before.
+    """
     answer = engine.ask(
-        "events", "--stream=false", *("--filter", f"container={name}"), *("--filter", "event=died"), "--format", "json"
+        "events",
+        "--stream=false",
+        *("--filter", f"container={container_id}"),
+        *("--filter", "event=died"),
+        "--format",
+        "json",
     )
     codes = [json.loads(line).get("ContainerExitCode", 0) for line in answer.stdout.splitlines() if line.strip()]
     return int(codes[-1]) if codes else None

@@ -181,5 +181,5 @@ def _with_working_driver(engine: Engine, dirs: EngineDirs) -> Engine:
 def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:
     said = [line for line in error.completed.stderr.strip().splitlines() if line.strip()]
     last = said[-1].removeprefix("Error: ") if said else f"exit code {error.completed.returncode}"
-    verb = " ".join(arg for arg in args[:2] if not arg.startswith("-"))
+    verb = " ".join(args[:2]) if args[0] in ("pod", "container", "image") else args[0]
     return EngineError(f"podman {verb}: {last}", details=said, hint=error.hint)
