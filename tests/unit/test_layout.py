@@ -205,7 +205,9 @@ def test_a_file_cut_short_meanwhile_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 def plan_of(**changes: object) -> ImagePlan:
-    config = ImageConfig(entrypoint=("/app/bin/x",), labels=(("io.orchestrator.app", "a"),), ports=(3000,), **changes)
+    config = ImageConfig(
+        entrypoint=("/app/bin/x",), labels=(("z", "last"), ("io.orchestrator.app", "a")), ports=(3000,), **changes
+    )
     return ImagePlan("backend", (layer_of(File("a", b"1")),), config)
 
 
@@ -217,13 +219,14 @@ def test_documents_are_canonical_and_name_the_layers() -> None:
         "Entrypoint": ["/app/bin/x"],
         "Env": ["PATH=/app/bin"],
         "ExposedPorts": {"3000/tcp": {}},
-        "Labels": {"io.orchestrator.app": "a"},
+        "Labels": {"io.orchestrator.app": "a", "z": "last"},
         "StopSignal": "SIGTERM",
         "User": "10001:10001",
         "WorkingDir": "/",
     }
     assert config["rootfs"]["diff_ids"] == ["sha256:" + "a" * 64]
-    assert b" " not in documents.manifest
+    for document in (documents.config, documents.manifest):
+        assert document == json.dumps(json.loads(document), sort_keys=True, separators=(",", ":")).encode()
     assert json.loads(documents.manifest)["config"]["digest"] == f"sha256:{documents.image_id}"
     assert documents == make_documents(
         plan_of(environment=(("PATH", "/app/bin"),)),
