@@ -67,7 +67,7 @@ let
       if hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
     splitString = separator: text: filter isString (split (escapeRegex separator) text);
     escape = characters: replaceStrings characters (map (character: "\\${character}") characters);
-    escapeRegex = escape [ "\\" "." "*" "+" "?" "(" ")" "[" "]" "{" "}" "^" "$" "|" ];
+    escapeRegex = escape [ "\\" "." "*" "+" "?" "(" ")" "[" "{" "^" "$" "|" ];
     escapeShellArg = value: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString value)}'";
     escapeShellArgs = concatMapStringsSep " " escapeShellArg;
     toLower = replaceStrings upperCharacters lowerCharacters;

@@ -21,6 +21,8 @@ let
     package;
 
   profiles = version: lib.genAttrs [ "default" "minimal" "complete" "rust" ] (_: toolchain version);
+  # Versions that exist somewhere, so that asking for one says what the machine has instead of "missing".
+  known = lib.concatMap (minor: map (patch: "1.${toString minor}.${toString patch}") (lib.range 0 2)) (lib.range 50 120);
   # "latest" is the newest the machine has: the overlay's own list is not known here.
   latest = profiles (if host.rust.default != null then host.rust.default else "stable");
   fromFile = path:
@@ -45,7 +47,7 @@ in
   fetchFromGitHub = _: absent "fetchFromGitHub";
   fetchurl = _: absent "fetchurl";
   rust-bin = {
-    stable = lib.genAttrs versions profiles // { inherit latest; };
+    stable = lib.genAttrs (lib.unique (versions ++ known)) profiles // { inherit latest; };
     nightly = { latest = profiles (host.rust.channels.nightly or "nightly"); };
     fromRustupToolchainFile = fromFile;
     fromRustupToolchain = { channel ? "stable", targets ? [ ], ... }: fromChannel channel targets;

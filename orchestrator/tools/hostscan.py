@@ -121,7 +121,7 @@ class Machine:
         """The part of the machine's version that is part of names: node 20.1 → "20", python 3.11 → "11"."""
         real = {"python3": "python3-unwrapped", "gcc": "gcc-unwrapped", "postgresql": "libpq"}.get(attr, attr)
         package = self.links.get(real) or self.copies.get(real)
-        if package is None:
+        if package is None or package.version == "host":
             return None
         parts = package.version.split(".")
         return parts[1] if attr in ("python3", "go") and len(parts) > 1 else parts[0]

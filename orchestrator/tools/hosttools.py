@@ -11,7 +11,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator import process
@@ -91,6 +91,8 @@ def find_links(search: Search, debian: Debian) -> dict[str, Link]:
     """Every ordinary package of the tables that is on this machine."""
     found = {attr: _link(attr, *row, search, debian) for attr, row in {**PACKAGES, **BEHIND_LIBRARIES}.items()}
     links = {attr: link for attr, link in found.items() if link}
+    if go := links.get("go"):
+        links["go"] = replace(go, version=_go_version(go.files["bin/go"].resolve()) or go.version)
     if "gawk" not in links and (awk := search.program("awk")):
         links["gawk"] = Link(version=debian.version("mawk") or "host", files={"bin/awk": awk}, main="awk")
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -111,6 +113,15 @@ def _link(attr: str, package: str, names: str, search: Search, debian: Debian) -
     main = names.split()[0] if names else attr
     files = {f"bin/{name}": path for name, path in programs.items()}
     return Link(version=debian.version(first) or "host", files=files, main=main)
+
+
+def _go_version(program: Path) -> str | None:
+    """The version in the file beside Go's directory of programs: "go1.22.1", then other lines."""
+    try:
+        said = (program.parent.parent / "VERSION").read_text()
+    except OSError:
+        return None
+    return said.split()[0].removeprefix("go")
 
 
 def install_hint(package: str) -> str:

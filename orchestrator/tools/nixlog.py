@@ -114,6 +114,7 @@ def parse_plain(stderr: str) -> Message | None:
 
 def explain(message: Message, *, flake: Path | None, log: Sequence[str] = ()) -> ToolchainError:
     """The error to show for Nix's `message`. `flake` is the flake's directory, `log` a failed build's last lines."""
+    message = _without_foreign_place(message, flake)
     for pattern, make in _TRANSLATIONS:
         if found := re.search(pattern, message.text, re.DOTALL):
             text, hint = make(found)
@@ -136,6 +137,13 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
+
+
+def _without_foreign_place(message: Message, flake: Path | None) -> Message:
+    """A place in someone else's files (nixpkgs, our stand-in) tells the user nothing."""
+    if flake is None or message.file is None or (flake / message.file).exists():
+        return message
+    return Message(message.text)
 
 
 def _with_place(text: str, place: str | None) -> str:
@@ -217,6 +225,7 @@ def _no_shell(found: re.Match[str]) -> _Made:
 _TRANSLATIONS: tuple[tuple[str, Callable[[re.Match[str]], _Made]], ...] = (
     (r"hostpkgs: the flake input '(?P<name>[^']+)' has no stand-in", _no_stand_in),
     (r"hostpkgs: (?P<text>package '(?P<name>[^']+)'.*)", _not_here),
+    (r"hostpkgs: (?P<text>Rust (?P<name>\S+) .*)", _not_here),
     (r"hostpkgs: (?P<text>.*)", _not_here),
     (r"undefined variable '(?P<name>[^']+)'", _unknown),
     (r"attribute '(?P<name>[^']+)' missing", _unknown),

@@ -44,7 +44,7 @@ if [ -n "$link" ] && [ -n "$inputs" ]; then
     for directory in "${directories[@]}"; do
       [ "${directory#/nix/store/}" != "$directory" ] || continue
       if [ -e "$directory/lib$library.so" ] || [ "${library%/*}" = "$directory" ]; then
-        extra+=("-Wl,-rpath,$directory")
+        case " ${extra[*]} " in *" -Wl,-rpath,$directory "*) ;; *) extra+=("-Wl,-rpath,$directory") ;; esac
         break
       fi
     done
