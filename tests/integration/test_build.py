@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path, PurePosixPath
@@ -14,7 +15,7 @@ from orchestrator.build import runner
 from orchestrator.build.runner import BuildResults, run_builds
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.errors import BuildError, DiskError, Interrupted, ProjectError, ToolchainError
-from orchestrator.events import Event, Line, PhaseStarted
+from orchestrator.events import Event, Line, Note, PhaseStarted
 from orchestrator.plan import BuildPlan, CargoOutput, Plan, Step, TreeOutput, WebPlan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings
@@ -29,24 +30,26 @@ def cargo_directory() -> Path:
     return found[0] if found else Path(shutil.which("cargo") or pytest.skip("cargo is missing")).parent
 
 
-@pytest.fixture(autouse=True)
-def toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toolchain:
-    path = f"{cargo_directory()}:/usr/bin:/bin"
-    opened = Toolchain(
+def open_host(base: Path) -> Toolchain:
+    """A dev shell that is this machine's own PATH."""
+    return Toolchain(
         kind="host",
         reason="a test",
         source="flake.nix",
         key="test",
-        home=tmp_path / "toolchain",
+        home=base / "toolchain",
         nix=Nix(Path("/usr/bin/nix"), (2, 8), {}),
         nixpkgs="path:/nowhere",
-        develop=("/usr/bin/env", f"PATH={path}"),
+        develop=("/usr/bin/env", f"PATH={cargo_directory()}:/usr/bin:/bin"),
         visible=(cargo_directory().parent,),
         nix_writable=False,
     )
-    monkeypatch.setattr(runner, "open_toolchain", lambda *_, **__: opened)
+
+
+@pytest.fixture(autouse=True)
+def toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runner, "open_toolchain", lambda *_, **__: open_host(tmp_path))
     monkeypatch.setattr(runner, "web_server", lambda *_, **__: Path("/nix/store/nginx"))
-    return opened
 
 
 @pytest.fixture
@@ -308,3 +311,60 @@ def test_two_clones_give_the_same_binary(repo: Path, tmp_path: Path):
     second = build(other, backend()).services[0]
     assert second.cache == "miss"
     assert first.artifact.read_bytes() == second.artifact.read_bytes()
+
+
+def test_without_bubblewrap_it_builds_in_a_workspace_of_its_own(repo: Path, monkeypatch: pytest.MonkeyPatch):
+    build(repo, frontend(), backend())
+    monkeypatch.setattr(runner.sandbox, "probe", lambda: "not here")
+    events: list[Event] = []
+    web, api = build(repo, frontend(), backend(), events=events).services
+    assert (web.cache, api.cache) == ("miss", "miss")
+    assert subprocess.run([api.artifact], capture_output=True, check=True, text=True).stdout == "41\n"
+    assert any("without a sandbox" in event.text for event in events if isinstance(event, Note))
+
+
+def test_offline_works_after_one_build_and_says_what_it_lacks_before(repo: Path):
+    build(repo, frontend(), backend())
+    put(repo, "app/src/main.rs", "fn main() {}\n")
+    assert build(repo, backend(), offline=True).services[0].compiled_units == 1
+    put(repo, "app/Cargo.toml", (repo / "app/Cargo.toml").read_text() + 'itoa = "1"\n')
+    put(
+        repo,
+        "Cargo.lock",
+        (repo / "Cargo.lock").read_text().replace('["part"]', '["itoa", "part"]')
+        + '[[package]]\nname = "itoa"\nversion = "1.0.15"\n'
+        'source = "registry+https://github.com/rust-lang/crates.io-index"\n'
+        'checksum = "4a5f13b858c8d314ee3e8f639011f7ccefe71f97f96e50151fb991f267928e2c"\n',
+    )
+    with pytest.raises(BuildError, match="cargo fetch"):
+        build(repo, backend(), offline=True)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from tests.integration import test_build as t
+from orchestrator.build import runner
+runner.open_toolchain = lambda *_, **__: t.open_host(Path(sys.argv[3]))
+runner.web_server = lambda *_, **__: Path("/nix/store/nginx")
+print("ready", flush=True)
+t.build(Path(sys.argv[2]), t.frontend(), t.backend())
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.5, 0.8])
+def test_killed_at_any_moment_the_next_build_is_right(repo: Path, tmp_path: Path, seconds: float):
+    here = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-c", KILLED, here, repo, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    time.sleep(seconds)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    put(repo, "part/src/lib.rs", "pub fn answer() -> u32 { 42 }\n")
+    web, api = build(repo, frontend(), backend()).services
+    assert (web.artifact / "index.html").read_text() == "tiny /."
+    assert subprocess.run([api.artifact], capture_output=True, check=True, text=True).stdout == "42\n"
