@@ -49,11 +49,7 @@ def containers(deployed: Deployed) -> dict[str, Any]:
     """Inspection of each container of the application by its service."""
     names = deployed.machine.engine("ps", "--filter", "label=io.orchestrator.app=towns", "--format", "{{.Names}}")
     found = json.loads(deployed.machine.engine("inspect", *names.split()))
-    return {
-        item["Config"]["Labels"]["io.orchestrator.service"]: item
-        for item in found
-        if "io.orchestrator.service" in item["Config"]["Labels"]
-    }
+    return {item["Config"]["Labels"]["io.orchestrator.service"]: item for item in found if not item["IsInfra"]}
 
 
 def test_the_url_is_printed_after_it_answered(deployed: Deployed):
@@ -69,7 +65,7 @@ def test_the_page_and_the_towns_are_served(deployed: Deployed):
     assert page.status == 200 and b'<div id="root">' in page.body
     towns = json.loads(ask(deployed.url + TOWNS).body)
     listed = towns["towns"] if isinstance(towns, dict) else towns
-    assert len(listed) > 100 and any(town["name"] == "Tokyo" for town in listed)
+    assert len(listed) > 100 and any(town["name"] == "London" for town in listed)
     assert ask(f"{deployed.url}/health").status == 200
     assert ask(f"{deployed.url}/about").status == 200, "the SPA's own routes lead to its page"
     assert ask(f"{deployed.url}/assets/missing.js").status == 404
@@ -105,9 +101,8 @@ def test_a_browser_shows_the_towns_without_a_complaint(deployed: Deployed, tmp_p
         assert len(shown) > 100
         assert browser.get_log("browser") == []
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [
-            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-        ]
+        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        asked = [item["request"]["url"] for item in sent if item["documentURL"].startswith("http")]
         assert deployed.url + TOWNS in asked
         assert all(url.startswith((deployed.url, "data:")) for url in asked), asked
     finally:
@@ -128,26 +123,13 @@ def test_the_containers_are_confined(deployed: Deployed):
 
 
 def test_the_images_hold_no_shell_compiler_or_package_manager(deployed: Deployed):
-    forbidden = {
-        "sh",
-        "bash",
-        "dash",
-        "busybox",
-        "cargo",
-        "rustc",
-        "node",
-        "npm",
-        "gcc",
-        "cc",
-        "ld",
-        "apt",
-        "dpkg",
-        "nix",
-    }
+    forbidden = set(
+        ["sh", "bash", "dash", "busybox", "cargo", "rustc", "node", "npm", "gcc", "cc", "ld", "apt", "dpkg", "nix"]
+    )
     for image in deployed.result["images"]:
         mounted = deployed.machine.engine("image", "mount", image["image_id"]).strip()
         try:
-            programs = {path.name for path in Path(mounted).rglob("*")}
+            programs = {path.name for path in Path(mounted).rglob("*") if not path.is_dir()}
         finally:
             deployed.machine.engine("image", "unmount", image["image_id"])
         assert not programs & forbidden, image["service"]
