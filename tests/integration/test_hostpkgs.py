@@ -265,8 +265,9 @@ def test_two_at_once_make_one_set(cache: Path, tmp_path: Path, host: HostSet):
     assert not list((tmp_path / "hostpkgs").glob(".*"))
 
 
-def test_a_damaged_cache_and_vanished_copies_are_made_again(tmp_path: Path):
-    first = hostset.prepare(tmp_path)
+@pytest.mark.usefixtures("host")
+def test_a_damaged_cache_and_vanished_copies_are_made_again(cache: Path, tmp_path: Path):
+    first = hostset.prepare(knowing_copies(cache, tmp_path))
     record = next((tmp_path / "hostpkgs/scans").iterdir())
     content = json.loads(record.read_text())
     record.write_text(json.dumps(content | {"sources": ["/nix/store/gone"]}))

@@ -42,6 +42,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> HostSet:
     return hostset.prepare(tmp_path_factory.mktemp("nix"))
 
 
+@pytest.fixture(scope="module")
+def ready(opened: Nix, host: HostSet) -> Nix:
+    """Nix as it builds on a machine with a package set of its own."""
+    return opened.with_host_tools(host.visible)
+
+
 def test_nix_is_found_and_new_enough(opened: Nix):
     assert opened.version >= nix.OLDEST
 
@@ -118,34 +124,34 @@ def test_the_binary_caches_are_known_and_asked(opened: Nix, tmp_path: Path):
     assert nixreach.binary_cache_reachable(local)
 
 
-def test_a_profile_keeps_only_its_current_environment(opened: Nix, host: HostSet, tmp_path: Path):
+def test_a_profile_keeps_only_its_current_environment(ready: Nix, host: HostSet, tmp_path: Path):
     overrides = hostset.overrides({"nixpkgs": "flake:nixpkgs"}, host)
     for number in ("1", "2"):
         (tmp_path / "flake.nix").write_text(shell_flake(f'N = "{number}";'))
-        nix.prime_shell(opened, f"path:{tmp_path}", tmp_path / "state/profile", overrides=overrides)
+        nix.prime_shell(ready, f"path:{tmp_path}", tmp_path / "state/profile", overrides=overrides)
         assert nix.read_environment(tmp_path / "state/profile")["N"] == number
     assert len(list((tmp_path / "state").iterdir())) == 2
 
 
-def test_the_hook_runs_at_each_step_and_not_when_the_shell_is_made(opened: Nix, host: HostSet, tmp_path: Path):
+def test_the_hook_runs_at_each_step_and_not_when_the_shell_is_made(ready: Nix, host: HostSet, tmp_path: Path):
     (tmp_path / "flake.nix").write_text(shell_flake(f'shellHook = "date >> {tmp_path}/ran";'))
     overrides = hostset.overrides({"nixpkgs": "flake:nixpkgs"}, host)
-    nix.prime_shell(opened, f"path:{tmp_path}", tmp_path / "profile", overrides=overrides)
+    nix.prime_shell(ready, f"path:{tmp_path}", tmp_path / "profile", overrides=overrides)
     assert not (tmp_path / "ran").exists()
-    process.run(nix.develop_argv(opened, tmp_path / "profile", ["true"]), env={})
+    process.run(nix.develop_argv(ready, tmp_path / "profile", ["true"]), env={})
     assert (tmp_path / "ran").exists()
 
 
-def test_our_own_flake_runs_from_a_clone_with_an_empty_home(opened: Nix, host: HostSet, tmp_path: Path):
+def test_our_own_flake_runs_from_a_clone_with_an_empty_home(ready: Nix, host: HostSet, tmp_path: Path):
     clone = tmp_path / "elsewhere"
     process.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)])
     (tmp_path / "home").mkdir()
-    environment = opened.with_host_tools(host.visible).environment | {"HOME": str(tmp_path / "home")}
+    environment = ready.environment | {"HOME": str(tmp_path / "home")}
 
     def nix_run(app: str, *arguments: str) -> str:
         override = ("--override-input", "nixpkgs", f"path:{host.path}")
         features = ("--extra-experimental-features", "nix-command flakes")
-        argv = [str(opened.executable), *features, "run", f"{clone}{app}", *override, "--", *arguments]
+        argv = [str(ready.executable), *features, "run", f"{clone}{app}", *override, "--", *arguments]
         return process.run(argv, env=environment).stdout
 
     assert nix_run("", "--version").startswith("orchestrator ")
