@@ -24,6 +24,9 @@ _FIRST_ERROR = re.compile(r"^(error(\[E\d+\])?:|\s*\S+\.tsx?[(:]\d+.*error TS\d+
 _NPM = re.compile(r"^npm (ERR!|error) ?")
 _USAGE = re.compile(r"^(Clean install a project|Usage:)$")
 _NOISE = re.compile(r"^npm notice|^(code|errno|path|command) |^A complete log of this run|_logs/.*\.log$|^\s*$")
+_NO_NETWORK = "warning: you don't have Internet access"
+"""Nix says so at each step without the network, which is every build step."""
+
 _NOT_FOUND = re.compile(
     r"(?:bwrap: execvp (?P<a>\S+): No such file|unable to execute '(?P<b>[^']+)'|(?P<c>\S+): (?:command )?not found$)"
 )
@@ -67,7 +70,7 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
     with bench.log.open("a", errors="replace") as log:
 
         def on_line(line: str) -> None:
-            shown = None if nixlog.is_noise(line) else read(line)
+            shown = None if nixlog.is_noise(line) or line.startswith(_NO_NETWORK) else read(line)
             if shown is not None:
                 log.write(f"{shown}\n")
                 log.flush()
