@@ -116,14 +116,21 @@ def test_an_untracked_cargo_lock_is_named(machine: Machine, repo: Path):
     git(repo, "rm", "--quiet", "--cached", "backend/Cargo.lock")
     commit_index(repo)
     refused(
-        machine, "--name", "app", "--monorepo", str(repo), code=3, says=["backend/Cargo.lock", "git add"], root=repo
+        machine,
+        "--name",
+        "app",
+        "--monorepo",
+        str(repo),
+        code=3,
+        says=["backend/Cargo.lock", " add backend/Cargo.lock"],
+        root=repo,
     )
 
 
 def test_an_untracked_flake_is_named(machine: Machine, repo: Path):
     git(repo, "rm", "--quiet", "--cached", "flake.nix")
     commit_index(repo)
-    refused(machine, "--name", "app", "--monorepo", str(repo), code=3, says=["flake.nix", "git add"], root=repo)
+    refused(machine, "--name", "app", "--monorepo", str(repo), code=3, says=["flake.nix", " add flake.nix"], root=repo)
 
 
 def test_a_flake_with_a_syntax_error(machine: Machine, repo: Path):
@@ -174,9 +181,13 @@ def test_a_missing_program_is_named_before_anything_is_built(machine: Machine, r
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
-def test_without_bubblewrap_it_works_and_says_so(machine: Machine, repo: Path):
-    done = without(machine, "bwrap").run("build", "--name", "unboxed", "--monorepo", str(repo))
-    assert "without a sandbox" in done.stderr and "bubblewrap" in done.stderr
+def test_where_bubblewrap_cannot_work_builds_run_without_it_and_it_is_said(machine: Machine, repo: Path):
+    bwrap = machine.base / "broken/bwrap"
+    write(bwrap.parent, "bwrap", "#!/bin/sh\necho 'bwrap: no namespaces here' >&2\nexit 1\n")
+    bwrap.chmod(0o755)
+    crippled = replace(machine, path=f"{bwrap.parent}:{machine.path}")
+    done = crippled.run("build", "--name", "unboxed", "--monorepo", str(repo))
+    assert "without a sandbox" in done.stderr and "no namespaces here" in done.stderr
 
 
 def test_a_directory_that_is_no_git_repository_works_and_it_is_said(machine: Machine, repo: Path):
