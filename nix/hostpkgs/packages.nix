@@ -88,5 +88,6 @@ let
   aliases = lib.mapAttrs (_: to: final.${to}) host.aliases;
 in
 missing // aliases // links // copies // {
+  nodePackages = { inherit (final) pnpm yarn; npm = final.nodejs; };
   hostpkgs = { inherit bootstrap build imported host; };
 }

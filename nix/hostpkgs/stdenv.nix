@@ -99,7 +99,8 @@ let
   };
 in
 {
-  stdenv = mkStdenv [ final.gcc ];
+  # A machine without a compiler can still open the dev shell of a project that needs none.
+  stdenv = if host.missing ? gcc-unwrapped then noCompiler else mkStdenv [ final.gcc ];
   stdenvNoCC = noCompiler;
   gccStdenv = final.stdenv;
   gcc = compilerOf final.gcc-unwrapped final.gcc-libs;

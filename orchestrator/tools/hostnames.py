@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "clang": ("clang", "clang clang++"),
     "cmake": ("cmake", "cmake ctest cpack"),
     "coreutils": ("coreutils", ""),
+    "corepack": ("corepack (npm install -g corepack)", "corepack"),
     "curl": ("curl", "curl"),
     "deno": ("deno (see https://deno.com)", "deno"),
     "diesel-cli": ("diesel (cargo install diesel_cli)", "diesel"),

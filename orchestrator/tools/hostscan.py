@@ -199,7 +199,8 @@ def _tree_name(attr: str, version: str) -> str:
 
 def _how_to_add(attr: str, command: str) -> str:
     how = command if command.startswith("get it") else f"Add it with: {command}"
-    return f"package '{attr}' is not on this machine. {how[0].upper()}{how[1:]}"
+    name = attr.removesuffix("-unwrapped").removesuffix("-programs")
+    return f"package '{name}' is not on this machine. {how[0].upper()}{how[1:]}"
 
 
 def _wrong_version(name: str, attr: str, have: str | None) -> str:

@@ -92,6 +92,8 @@ def _absent_input(name: str, host_set: HostSet) -> Path:
 
 def _make(home: Path, search: Search, probe: str, cancel: Cancel | None) -> HostSet:
     """Scan, import, write the set and remember for which state of the machine it was made."""
+    for unfinished in home.glob(".*"):
+        files.remove_tree(unfinished)  # of a run that was killed: we hold the lock
     machine = hostscan.scan(search)
     imported = hoststore.import_trees(machine.trees(), cache=home / "trees.json", cancel=cancel)
     description = machine.describe(imported)

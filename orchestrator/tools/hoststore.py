@@ -78,5 +78,5 @@ def _nix_store(arguments: Sequence[str], cancel: Cancel | None) -> list[str]:
         raise ToolchainError(
             "the Nix store did not take this machine's tools",
             details=error.details,
-            hint="check that this user may use the store: nix-store --verify",
+            hint="is the Nix daemon running, and may this user use it (on Debian: group nix-users)?",
         ) from error

@@ -22,7 +22,6 @@ INSTALL_HINT = "apt-get install nix-bin bash-static (Debian), or see https://nix
 OLDEST = (2, 8)
 
 _USUAL_PLACES = ("/nix/var/nix/profiles/default/bin", "/run/current-system/sw/bin")
-_DAEMON_SOCKET = Path("/nix/var/nix/daemon-socket/socket")
 _FEATURES = ("--extra-experimental-features", "nix-command flakes")
 _JSON_LOG = ("--log-format", "internal-json")
 _NO_BUILD_USERS = "build-users-group ="
@@ -117,7 +116,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What Nix may see of the user's environment, and the settings every call needs."""
     environment = process.base_environment(environ)
     lines = [environment.get("NIX_CONFIG", ""), "warn-dirty = false", f"flake-registry = {_empty_registry()}"]
-    if os.getuid() == 0 and not _DAEMON_SOCKET.exists() and not _has_group("nixbld"):
+    if os.getuid() == 0 and "NIX_REMOTE" not in environment and not _has_group("nixbld"):
         # Debian's nix-bin alone creates no build users; root then builds as itself, as in a container.
         lines.append(_NO_BUILD_USERS)
     return {**environment, "NIX_CONFIG": "\n".join(line for line in lines if line)}

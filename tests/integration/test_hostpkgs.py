@@ -237,7 +237,7 @@ def test_a_failing_dependency_shows_its_last_lines(opened: Nix, host: HostSet, t
 def test_rust_overlay_gives_the_machines_toolchain_and_refuses_another(opened: Nix, host: HostSet, tmp_path: Path):
     declared = 'inputs.rust-overlay.url = "github:oxalica/rust-overlay";'
     text = TOWNS.replace("outputs = { self,", f"{declared}\n  outputs = {{ self, rust-overlay,")
-    text = text.replace("[ greeting ]", "[ greeting rust-overlay.overlays.default ]")
+    text = text.replace("[ greeting ]", "[ greeting (import rust-overlay) rust-overlay.overlays.default ]")
     chosen = make_flake(tmp_path / "chosen", text, packages="rust-bin.stable.latest.default")
     assert in_shell(opened, prime(opened, host, chosen), "rustc --version").startswith("rustc 1.")
     other = make_flake(tmp_path / "other", text, packages='rust-bin.stable."1.50.0".default')
@@ -271,9 +271,11 @@ def test_a_damaged_cache_and_vanished_copies_are_made_again(cache: Path, tmp_pat
     record = next((tmp_path / "hostpkgs/scans").iterdir())
     content = json.loads(record.read_text())
     record.write_text(json.dumps(content | {"sources": ["/nix/store/gone"]}))
+    (tmp_path / "hostpkgs/.stage-of-a-killed-run").mkdir()
     (tmp_path / "hostpkgs/trees.json").write_text("{")
     assert hostset.prepare(tmp_path) == first
     assert json.loads(record.read_text())["sources"] == content["sources"]
+    assert not list((tmp_path / "hostpkgs").glob(".*"))
 
 
 @pytest.mark.usefixtures("host")
