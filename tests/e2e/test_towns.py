@@ -124,8 +124,6 @@ def test_the_containers_are_confined(deployed: Deployed):
 
 def test_the_images_hold_no_shell_compiler_or_package_manager(deployed: Deployed):
     forbidden = {"sh", "bash", "busybox", "cargo", "rustc", "node", "npm", "gcc", "cc", "ld", "apt", "dpkg", "nix"}
-        ["sh", "bash", "dash", "busybox", "cargo", "rustc", "node", "npm", "gcc", "cc", "ld", "apt", "dpkg", "nix"]
-    )
     for image in deployed.result["images"]:
         mounted = deployed.machine.engine("image", "mount", image["image_id"]).strip()
         try:
