@@ -14,6 +14,7 @@ from orchestrator.errors import Interrupted
 from orchestrator.image.storage import Image
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import (
+    Container,
     ContainerSpec,
     create_pod,
     inspect_containers,
@@ -57,11 +58,15 @@ def spec(image: str, name: str = "one", **changes: object) -> ContainerSpec:
     return replace(given, **changes)  # type: ignore[arg-type]
 
 
-def wait_state(engine: Engine, name: str, state: str) -> None:
+def wait_given_up(engine: Engine, name: str, restarts: int) -> Container:
+    """The container once it was restarted so often and lies still."""
     deadline = time.monotonic() + 10
-    while inspect_containers(engine, [name])[0].state != state and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        (found,) = inspect_containers(engine, [name])
+        if (found.state, found.restarts) == ("exited", restarts):
+            return found
         time.sleep(0.05)
-    assert inspect_containers(engine, [name])[0].state == state
+    raise AssertionError(f"still {found}")
 
 
 def network(pid: int) -> Path:
@@ -111,10 +116,9 @@ def test_a_stop_does_not_wait_for_a_program_that_obeys(engine: Engine, image: st
 
 def test_a_crash_is_answered_a_bounded_number_of_times(engine: Engine, image: str) -> None:
     run_container(engine, spec(image, environment=(("MODE", "crash"),), restarts=2))
-    wait_state(engine, "one", "exited")
+    found = wait_given_up(engine, "one", 2)
     time.sleep(0.5)
-    (found,) = inspect_containers(engine, ["one"])
-    assert (found.state, found.restarts) == ("exited", 2)
+    assert inspect_containers(engine, ["one"]) == (found,)
     assert last_exit_code(engine, found.id) == 3
     assert any("DATABASE_URL is not set" in line for line in read_logs(engine, "one", tail=5))
 
