@@ -202,24 +202,26 @@ def _timestamp(plan: ImagePlan) -> int:
 
 @contextmanager
 def _no_leftovers(engine: Engine) -> Iterator[None]:
-    """A build that fails or is stopped may leave its working container behind; take it away.
+    """A build that fails, is stopped or was killed leaves its working container mounted; take those away.
 
-    One build at a time in a storage, so that what appeared meanwhile is ours.
+    One build at a time in a storage, so that a working container nobody here made has lost its maker.
     """
     with locked(engine.root.parent / "build.lock", holder="this storage", wait_seconds=_BUILD_WAIT_SECONDS):
-        before = _working_containers(engine)
+        _remove_working_containers(engine)
         try:
             yield
         except BaseException:
-            quiet = engine.undisturbed
-            for container in _working_containers(quiet) - before:
-                quiet.ask("rm", "--force", container)
+            _remove_working_containers(engine.undisturbed)
             raise
 
 
-def _working_containers(engine: Engine) -> set[str]:
-    listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}}").stdout
-    return {line.split()[0] for line in listed.splitlines() if line.lower().endswith(" storage")}
+def _remove_working_containers(engine: Engine) -> None:
+    """buildah names them `working-container`, `working-container-1` and so on."""
+    listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}} {{.Names}}").stdout
+    for line in listed.splitlines():
+        container, state, name = line.split(maxsplit=2)
+        if state.lower() == "storage" and name.startswith("working-container"):
+            engine.ask("rm", "--force", container)
 
 
 def _describe(plan: ImagePlan, image_id: str, workshop: Workshop) -> Image:

@@ -306,15 +306,21 @@ def test_a_stop_leaves_no_image_and_no_container(tmp_path: Path, workshop: Works
     assert workshop.engine.undisturbed.run("ps", "--all", "--external", "--quiet").stdout == ""
 
 
-def test_a_failed_build_takes_its_working_container_along_and_no_other(workshop: Workshop) -> None:
+def test_working_containers_of_failed_and_killed_builds_are_taken_away_and_no_others(workshop: Workshop) -> None:
     engine = workshop.engine
     buildah = buildah_argv(root=engine.root, runroot=engine.runroot, driver=engine.driver)
     process.run([*buildah, "from", "--name", "theirs", "scratch"], env=engine.environment)
+    process.run([*buildah, "from", "scratch"], env=engine.environment)  # as a killed build leaves it
+    with _no_leftovers(engine):
+        assert container_names(engine) == ["theirs"]
     with pytest.raises(KeyError), _no_leftovers(engine):
-        process.run([*buildah, "from", "--name", "ours", "scratch"], env=engine.environment)
+        process.run([*buildah, "from", "scratch"], env=engine.environment)
         raise KeyError
-    names = engine.run("ps", "--all", "--external", "--format", "{{.Names}}").stdout.split()
-    assert names == ["theirs"]
+    assert container_names(engine) == ["theirs"]
+
+
+def container_names(engine: Engine) -> list[str]:
+    return engine.run("ps", "--all", "--external", "--format", "{{.Names}}").stdout.split()
 
 
 def test_a_failing_build_shows_what_the_program_said(tmp_path: Path, workshop: Workshop, monkeypatch) -> None:
