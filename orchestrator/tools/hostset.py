@@ -59,7 +59,7 @@ def overrides(inputs: Mapping[str, str], host_set: HostSet) -> tuple[str, ...]:
     """The arguments that put the set in the place of a flake's inputs (name → url).
 
     An input that has no stand-in is replaced by a flake that fails, naming it, when it is used; an input that is
-    a path stays. Raises `ToolchainError` for an unknown input that is not a flake (url "file+…" or no flake).
+    a path stays.
     """
     arguments: list[str] = []
     for name, url in sorted(inputs.items()):
@@ -166,10 +166,13 @@ def _unchanged(home: Path, probe: str) -> HostSet | None:
     if not isinstance(record, dict):
         return None
     path = home / record["fingerprint"]
-    standing = (path / "host.json").exists() and all(os.path.lexists(source) for source in record["sources"])
-    if not standing or any(list(hosttools.witness(Path(seen[0]))) != seen for seen in record["witnesses"]):
+    roots = home / "roots" / path.name
+    standing = (path / "host.json").exists() and roots.is_dir()
+    if not standing or not all(os.path.lexists(source) for source in record["sources"]):
         return None
-    (home / "roots" / path.name).touch()
+    if any(list(hosttools.witness(Path(seen[0]))) != seen for seen in record["witnesses"]):
+        return None
+    roots.touch()
     return HostSet(path, record["fingerprint"], tuple(map(Path, record["visible"])), record["missing"])
 
 
