@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -340,6 +342,29 @@ def test_offline_works_after_one_build_and_says_what_it_lacks_before(repo: Path)
         build(repo, backend(), offline=True)
 
 
+def test_a_failed_fetch_is_repeated_even_when_the_lock_is_as_before(repo: Path):
+    plan = frontend()
+    script = "npm ci && ! grep -q broken package.json"
+    steps = (Step("fetch", ("bash", "-c", script), plan.directory, network=True), plan.steps[1])
+    checked = replace(plan, steps=steps)
+
+    def fetches() -> int:
+        events: list[Event] = []
+        with suppress(BuildError):
+            build(repo, checked, events=events)
+        return sum(isinstance(event, PhaseStarted) and event.phase == "fetch" for event in events)
+
+    manifest = (repo / "web/package.json").read_text()
+    assert fetches() == 1
+    put(repo, "web/build.js", (repo / "web/build.js").read_text() + "//\n")
+    assert fetches() == 0
+    put(repo, "web/package.json", manifest.replace('"1.0.0"', '"1.0.0", "description": "broken"', 1))
+    assert fetches() == 1
+    put(repo, "web/package.json", manifest)
+    put(repo, "web/build.js", (repo / "web/build.js").read_text() + "//\n")
+    assert fetches() == 1
+
+
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -359,11 +384,12 @@ def test_killed_at_any_moment_the_next_build_is_right(repo: Path, tmp_path: Path
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, here, repo, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    assert child.stdout is not None and child.stdout.readline() == "ready\n"
-    time.sleep(seconds)
-    child.kill()
-    child.wait()
-    child.stdout.close()
+    with child:
+        assert child.stdout is not None
+        ready = child.stdout.readline()
+        time.sleep(seconds)
+        child.kill()
+    assert ready == b"ready\n"
     put(repo, "part/src/lib.rs", "pub fn answer() -> u32 { 42 }\n")
     web, api = build(repo, frontend(), backend()).services
     assert (web.artifact / "index.html").read_text() == "tiny /."

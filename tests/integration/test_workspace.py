@@ -1,7 +1,6 @@
 """A synchronisation killed with SIGKILL at any moment is put right by the next one."""
 
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -43,11 +42,12 @@ def test_killed_at_any_moment(tmp_path: Path, seed: int):
     for path in chance.sample(sorted(root.rglob("f*")), FILES // 2):
         path.unlink() if chance.random() < 0.3 else path.write_text("second")
     child = subprocess.Popen([sys.executable, "-c", SCRIPT, root, cache], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None and child.stdout.readline() == "ready\n"
-    time.sleep(chance.random() * 0.03)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    with child:
+        assert child.stdout is not None
+        ready = child.stdout.readline()
+        time.sleep(chance.random() * 0.03)
+        child.kill()
+    assert ready == "ready\n"
     for path in chance.sample(sorted(root.rglob("f*")), 20):
         path.unlink()
     with open_workspace(cache, "app", "api", inside=True) as workspace:

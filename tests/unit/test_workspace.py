@@ -65,6 +65,14 @@ def test_equal_files_keep_their_time_and_written_ones_get_now(repo: Path, worksp
     assert times == [1_000, 2_000]
 
 
+def test_without_a_manifest_equal_content_still_keeps_its_time(repo: Path, workspace: Workspace):
+    put(repo, "a", "1")
+    sync_sources(workspace, take(repo), clock=lambda: 1_000)
+    (workspace.path / "sources.json").unlink()
+    assert sync_sources(workspace, take(repo), clock=lambda: 2_000) == 0
+    assert (workspace.path / "src/a").stat().st_mtime_ns == 1_000
+
+
 def test_nothing_changed_writes_nothing(repo: Path, workspace: Workspace):
     put(repo, "a")
     sync_sources(workspace, take(repo))
