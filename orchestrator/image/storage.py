@@ -1,6 +1,7 @@
 """Two ways from an image plan into the engine's storage: an OCI layout of our own, or the Dockerfile."""
 
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv
 """From the kernel's names to the OCI's."""
 
 _BUILD_WAIT_SECONDS = 600
+_WORKING_CONTAINER = re.compile(r"(^|-)working-container(-[0-9]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +218,11 @@ def _no_leftovers(engine: Engine) -> Iterator[None]:
 
 
 def _remove_working_containers(engine: Engine) -> None:
-    """buildah names them `working-container`, `working-container-1` and so on."""
+    """buildah names them `working-container`, `<image>-working-container`, `working-container-1` and so on."""
     listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}} {{.Names}}").stdout
     for line in listed.splitlines():
         container, state, name = line.split(maxsplit=2)
-        if state.lower() == "storage" and name.startswith("working-container"):
+        if state.lower() == "storage" and _WORKING_CONTAINER.search(name):
             engine.ask("rm", "--force", container)
 
 
