@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.deploy.gate import STOP_SECONDS, find_gate, remove_gate
-from orchestrator.deploy.names import APP, SERVICE, gate_name, services, sockets_dir
+from orchestrator.deploy.images import remove_images
+from orchestrator.deploy.names import APP, container_name, gate_name, services, sockets_dir
 from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
 from orchestrator.deploy.repair import repair
@@ -14,10 +15,9 @@ from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import (
-    list_containers,
+    inspect_containers,
     list_pods,
     logs_argv,
-    remove_container,
     remove_pod,
     stop_container,
 )
@@ -56,14 +56,14 @@ def stop_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit) -> bool:
 
 
 def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
-    """Remove everything of the application: containers, sockets, images, records. Nothing else is touched.
+    """Remove everything of the application: pods, gate, sockets, images, records. Nothing else is touched.
 
+    A container someone started from one of its images by hand stays, with that image.
     Raises `UnknownAppError` when there is neither a record nor a container of it.
     """
     store = AppStore(state_dir, app)
     pods = list_pods(engine, {APP: app})
-    leftovers = list_containers(engine, {APP: app})
-    if not pods and not leftovers:
+    if not pods and find_gate(engine, app) is None:
         current_release(state_dir, app)
     for record in store.releases():
         if record == store.current():
@@ -73,9 +73,7 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
     for pod in pods:
         remove_pod(engine, pod)
     remove_gate(engine, app)
-    for container in leftovers:
-        remove_container(engine, container.name)
-    _remove_images(engine, store)
+    remove_images(engine, app, kept=())
     remove_tree(sockets_dir(engine, app))
     store.remove()
 
@@ -100,14 +98,8 @@ def app_logs(
         known = ", ".join((*services(record), "gate"))
         raise UsageError(f"{app} has no service {', '.join(unknown)}", hint=f"its services: {known}")
     wanted = only or services(record)
-    present = {container.labels.get(SERVICE): container.name for container in list_containers(engine, {APP: app})}
-    names = [present[service] for service in wanted if service in present]
+    candidates = [gate_name(app) if service == "gate" else container_name(record, service) for service in wanted]
+    names = [container.name for container in inspect_containers(engine, candidates)]
     if not names:
         raise UsageError(f"{app} has no containers", hint=f"start it: orchestrator start {app}")
     return logs_argv(engine, names, tail=tail, follow=follow)
-
-
-def _remove_images(engine: Engine, store: AppStore) -> None:
-    for record in store.releases():
-        for image in record.images.values():
-            engine.remove_image(image.reference)

@@ -5,8 +5,10 @@ import socket
 
 from orchestrator.deploy.gate import find_gate, gate_port
 from orchestrator.deploy.listeners import port_owner
+from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
 from orchestrator.errors import MachineError
 from orchestrator.settings import Settings
+from orchestrator.tools.containers import list_containers
 from orchestrator.tools.podman import Engine
 
 
@@ -25,11 +27,18 @@ def check_port(settings: Settings, engine: Engine) -> None:
         raise MachineError(
             f"port {settings.port} cannot be used by this user", hint="choose one above 1023 with --port"
         )
-    owner = port_owner(settings.port)
+    owner = _application_on(engine, settings.port) or port_owner(settings.port)
     raise MachineError(
         f"port {settings.port} is taken{f' by {owner}' if owner else ''}",
         hint="stop what listens there, or choose another port with --port",
     )
+
+
+def _application_on(engine: Engine, port: int) -> str | None:
+    """Another application of ours that holds the port: /proc would only name the engine's monitor."""
+    gates = (gate for gate in list_containers(engine, {SERVICE: "gate"}) if CONFIGURATION in gate.labels)
+    holders = (gate.labels[APP] for gate in gates if gate.running and gate_port(gate) == port)
+    return next((f"the application {app}" for app in holders), None)
 
 
 def _try_port(port: int) -> int | None:

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from orchestrator.deploy.diagnosis import deploy_error, explain_start
 from orchestrator.deploy.gate import DRAIN_SECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
+from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
 from orchestrator.deploy.probes import ask_once, verify_live, wait_release
 from orchestrator.deploy.repair import repair
-from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord, dropped_references
+from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
 from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan
@@ -129,11 +130,10 @@ def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
 
 
 def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
-    """Forget the oldest releases beyond `keep`, with the images only they use."""
+    """Forget the oldest releases beyond `keep`, and the images no release left uses."""
     for record in store.superfluous(keep):
         store.forget(record)
-        for reference in dropped_references(record, store.releases()):
-            engine.remove_image(reference)
+    remove_images(engine, store.app, kept=store.releases())
 
 
 def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:

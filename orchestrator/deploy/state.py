@@ -5,7 +5,6 @@ any moment leaves at worst a directory without a record, which the next run remo
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,16 +160,6 @@ def current_release(state_dir: Path, app: str) -> ReleaseRecord:
         known = ", ".join(list_apps(state_dir)) or "none"
         raise UnknownAppError(f"no application named {app} is deployed here", hint=f"deployed applications: {known}")
     return record
-
-
-def dropped_references(dropped: ReleaseRecord, kept: tuple[ReleaseRecord, ...]) -> tuple[str, ...]:
-    """The image names only `dropped` uses."""
-    used = {image.reference for record in kept for image in record.images.values()}
-    return tuple(image.reference for image in _by_service(dropped.images) if image.reference not in used)
-
-
-def _by_service(images: Mapping[str, ImageRecord]) -> tuple[ImageRecord, ...]:
-    return tuple(images[service] for service in sorted(images))
 
 
 def _subdirectories(directory: Path) -> tuple[Path, ...]:

@@ -71,19 +71,17 @@ class ContainerSpec:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as podman knows it. Times are UTC; `pid` is 0 unless it runs; `restarts` counts crashes answered."""
+    """A container as podman knows it. `started` is UTC, `pid` 0 unless it runs, `restarts` counts answered crashes."""
 
     name: str
     id: str
     state: State
     exit_code: int
     started: datetime | None
-    finished: datetime | None
     restarts: int
     image_id: str
     pid: int
     oom_killed: bool
-    error: str
     labels: Mapping[str, str]
 
     @property
@@ -99,10 +97,8 @@ class _State(_Parsed):
     status: str = Field(alias="Status")
     exit_code: int = Field(alias="ExitCode")
     started: datetime = Field(alias="StartedAt")
-    finished: datetime = Field(alias="FinishedAt")
     pid: int = Field(alias="Pid")
     oom_killed: bool = Field(alias="OOMKilled")
-    error: str = Field("", alias="Error")
 
 
 class _Config(_Parsed):
@@ -238,11 +234,6 @@ def start_container(engine: Engine, name: str) -> None:
     engine.run("start", name)
 
 
-def start_pod(engine: Engine, name: str) -> None:
-    """Start every container of a stopped pod. Raises `EngineError`."""
-    engine.run("pod", "start", name)
-
-
 def stop_container(engine: Engine, name: str, *, grace: float) -> None:
     """Send the stop signal, wait up to `grace` seconds, kill. A stopped or absent container is fine."""
     engine.run("stop", "--ignore", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)
@@ -309,12 +300,10 @@ def _container(item: _Inspected) -> Container:
         state=_STATES.get(item.state.status, "other"),
         exit_code=item.state.exit_code,
         started=_moment(item.state.started),
-        finished=_moment(item.state.finished),
         restarts=item.restarts,
         image_id=item.image,
         pid=item.state.pid,
         oom_killed=item.state.oom_killed,
-        error=item.state.error,
         labels=item.config.labels or {},
     )
 

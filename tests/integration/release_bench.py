@@ -17,6 +17,8 @@ from orchestrator.plan import BackendPlan, Plan, Proxy, WebPlan
 from orchestrator.tools.engine_config import engine_dirs
 from orchestrator.tools.podman import Engine, open_engine
 
+APP = "bench"
+
 SERVER = r"""
 #include <arpa/inet.h>
 #include <signal.h>
@@ -114,11 +116,12 @@ def import_image(engine: Engine, service: str, files: dict[str, bytes | Path], e
             directory.type, directory.mode = tarfile.DIRTYPE, mode
             tar.addfile(directory)
     words = ", ".join(f'"{word}"' for word in entrypoint)
-    reference = f"localhost/test/{service}:{abs(hash(archive.getvalue()))}"
+    reference = f"localhost/orchestrator/{APP}-{service}:{abs(hash(archive.getvalue()))}"
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
         file.write(archive.getvalue())
         file.flush()
-        engine.run("import", "--quiet", "--change", f"ENTRYPOINT [{words}]", file.name, reference)
+        changes = ("--change", f"ENTRYPOINT [{words}]", "--change", f"LABEL io.orchestrator.app={APP}")
+        engine.run("import", "--quiet", *changes, file.name, reference)
     image_id = engine.run("image", "inspect", "--format", "{{.Id}}", reference).stdout.strip()
     return Image(service, image_id, "sha256:0", len(archive.getvalue()), reference, ())
 

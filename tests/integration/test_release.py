@@ -324,7 +324,7 @@ def test_a_port_that_is_taken_is_refused_and_its_holder_named(bench: Bench) -> N
             check_port(bench.settings(port=listener.getsockname()[1]), bench.engine)
     bench.deploy()
     check_port(bench.settings(), bench.engine)
-    with pytest.raises(MachineError):
+    with pytest.raises(MachineError, match=f"taken by the application {APP}"):
         check_port(bench.settings(name="other"), bench.engine)
 
 
@@ -375,17 +375,32 @@ def test_old_releases_are_forgotten_beyond_the_limit(bench: Bench) -> None:
     assert [record.id for record in AppStore(bench.state_dir, APP).releases()] == ids[1:]
 
 
+def test_images_no_release_uses_are_removed(bench: Bench) -> None:
+    used = "localhost/orchestrator/bench-used:1"
+    orphan = "localhost/orchestrator/bench-orphan:1"
+    bench.engine.tag_image(bench.images[0].image_id, orphan)
+    bench.engine.tag_image(bench.images[0].image_id, used)
+    original = bench.images
+    try:
+        bench.images = [replace(original[0], reference=used), *original[1:]]
+        bench.deploy()
+    finally:
+        bench.images = original
+    assert bench.engine.image_exists(used)
+    assert not bench.engine.image_exists(orphan)
+    assert bench.engine.image_exists("localhost/kept/web")
+
+
 def test_remove_leaves_nothing_of_the_application_and_all_of_others(bench: Bench) -> None:
     other = bench.images[0]
     bench.engine.run("create", "--name", "bystander", other.image_id)
     try:
         bench.deploy()
         remove_app(bench.state_dir, APP, engine=bench.engine)
-        assert list_containers(bench.engine, {"io.orchestrator.app": APP}) == ()
+        assert [found.name for found in list_containers(bench.engine, {"io.orchestrator.app": APP})] == ["bystander"]
         assert list_pods(bench.engine, {"io.orchestrator.app": APP}) == ()
         assert not (bench.state_dir / "apps" / APP).exists()
         assert not (bench.engine.sockets / APP).exists()
-        assert inspect_containers(bench.engine, ["bystander"])
     finally:
         bench.engine.run("rm", "--force", "bystander")
 

@@ -169,7 +169,8 @@ def test_a_container_is_hardened_and_its_variables_are_no_arguments(
 def test_inspection_is_parsed_and_infrastructure_left_out(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def item(name: str, status: str, *, infra: bool = False) -> dict[str, object]:
         state = {"Status": status, "ExitCode": 3, "Pid": 0, "OOMKilled": False}
-        times = {"StartedAt": "2026-01-02T03:04:05.678901234Z", "FinishedAt": "0001-01-01T00:00:00Z"}
+        never = "0001-01-01T00:00:00Z"
+        times = {"StartedAt": "2026-01-02T03:04:05.678901234Z" if status == "running" else never}
         return {
             "Id": name,
             "Name": name,
@@ -185,7 +186,7 @@ def test_inspection_is_parsed_and_infrastructure_left_out(engine: Engine, monkey
     parsed = inspect_containers(engine, ["a", "b", "c"])
     assert [(c.name, c.state) for c in parsed] == [("a", "running"), ("b", "exited"), ("c", "other")]
     assert parsed[0].started is not None and parsed[0].started.year == 2026
-    assert parsed[0].finished is None
+    assert parsed[1].started is None
     assert (parsed[1].exit_code, parsed[1].restarts, parsed[1].labels) == (3, 2, {})
 
 
@@ -204,3 +205,9 @@ def test_a_pod_that_is_restarting_is_removed_in_a_later_try(engine: Engine, monk
     monkeypatch.setattr("orchestrator.tools.podman.run", run)
     containers.remove_pod(engine, "p", sleep=pauses.append)
     assert answers == [] and len(pauses) == 2
+
+
+def test_images_are_listed_by_label_under_the_names_they_have(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = recorded(monkeypatch, "abc localhost/a:1\nabc localhost/b:2\ndef <none>:<none>\n")
+    assert engine.image_names("k=v") == ("localhost/a:1", "localhost/b:2", "def")
+    assert "label=k=v" in calls[0]["argv"]  # type: ignore[operator]

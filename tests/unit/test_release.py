@@ -42,7 +42,7 @@ def record(
 
 def container(state: State = "running", *, restarts: int = 0, age: float = 100) -> Container:
     started = NOW - timedelta(seconds=age)
-    return Container("c", "id", state, 0, started, None, restarts, "i", 1, False, "", {})
+    return Container("c", "id", state, 0, started, restarts, "i", 1, False, {})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from orchestrator.deploy.state import (
     ImageRecord,
     ReleaseRecord,
     current_release,
-    dropped_references,
     list_apps,
     load_record,
 )
@@ -119,13 +118,6 @@ def test_the_oldest_go_and_the_current_one_stays(store: AppStore) -> None:
     assert [found.id for found in store.superfluous(3)] == ids[1:3]
     assert [found.id for found in store.superfluous(1)] == ids[1:]
     assert store.superfluous(9) == ()
-
-
-def test_only_names_no_kept_release_uses_are_dropped() -> None:
-    shared = ImageRecord(image_id="2", manifest_digest="d", reference="shared", size=1)
-    old = record("20260101-000000", images={**record("20260101-000000").images, "gate": shared})
-    new = record(images={**record().images, "gate": shared})
-    assert dropped_references(old, (new,)) == ("r:20260101-000000",)
 
 
 def test_applications_are_listed_and_unknown_ones_named(store: AppStore, tmp_path: Path) -> None:
