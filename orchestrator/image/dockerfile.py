@@ -18,8 +18,8 @@ from orchestrator.files import (
     write_atomically,
     write_json,
 )
+from orchestrator.image.archive import final_entries, layer_key, modified
 from orchestrator.image.layers import Directory, Entry, File, ImagePlan, LayerPlan, Link
-from orchestrator.image.layout import final_entries, layer_key, modified
 
 _FICLONE = 0x40049409
 """The ioctl that shares a file's blocks with another one on btrfs and xfs (ioctl_ficlone(2))."""

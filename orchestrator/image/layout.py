@@ -1,23 +1,18 @@
-"""Writes layers and the OCI layout around them: the same plan gives the same bytes anywhere.
+"""The OCI layout around finished layers, and the memory of which layers are known.
 
-Formats: OCI Image Format Specification 1.0 (layer, config, manifest, image layout), layers as uncompressed pax
-archives. Ids: an image id is 64 lower-case hexadecimal digits, as podman prints it; digests carry "sha256:".
+Formats: OCI Image Format Specification 1.0 (config, manifest, image layout). Ids: an image id is 64 lower-case
+hexadecimal digits, as podman prints it; digests carry "sha256:".
 """
 
 import hashlib
-import io
 import json
-import struct
-import tarfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, assert_never
+from typing import Any
 
-from orchestrator.errors import ImageError
-from orchestrator.files import no_space_is_an_error, read_json, sha256, write_json
-from orchestrator.image.layers import Directory, Entry, File, ImagePlan, LayerPlan, Link
+from orchestrator.files import no_space_is_an_error, read_json, write_json
+from orchestrator.image.archive import Layer
+from orchestrator.image.layers import ImagePlan, LayerPlan
 
 CREATED = "1970-01-01T00:00:01Z"
 """When every image was made, as far as it says itself."""
@@ -25,22 +20,9 @@ CREATED = "1970-01-01T00:00:01Z"
 KEPT_RECORDS = 1000
 """Known layers remembered in the cache; a record is about 150 bytes."""
 
-_FORMAT = "1"
-"""Part of every layer's key: raise it when the same plan would give other bytes."""
-
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A finished layer. `size` is that of its archive in bytes; `written` is False when it was known already."""
-
-    name: str
-    diff_id: str
-    size: int
-    written: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,136 +39,6 @@ class Documents:
     @property
     def manifest_digest(self) -> str:
         return _digest(self.manifest)
-
-
-def layer_key(layer: LayerPlan) -> str:
-    """Identifies a layer by its input: paths, kinds, modes, link targets and contents. Hexadecimal SHA-256.
-
-    Store files are not read: their path identifies their content.
-    """
-    key = hashlib.sha256(f"{_FORMAT}\0{zlib.ZLIB_RUNTIME_VERSION}\0".encode())
-    for entry in layer.entries:
-        key.update("\0".join(_identity(entry)).encode() + b"\0\0")
-    return key.hexdigest()
-
-
-def _identity(entry: Entry) -> tuple[str, ...]:
-    match entry:
-        case Directory():
-            return ("directory", entry.path, f"{entry.mode:o}")
-        case Link():
-            return ("link", entry.path, entry.target)
-        case File():
-            content = "store" if entry.immutable else content_digest(entry)
-            return ("file", entry.path, f"{entry.mode:o}", content, "twin" if entry.twin else "")
-        case _:
-            assert_never(entry)
-
-
-def content_digest(file: File) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    if isinstance(file.source, bytes):
-        return hashlib.sha256(file.source).hexdigest()
-    return sha256(file.source)
-
-
-def modified(file: File) -> int:
-    """The file's mtime in seconds: from its content, since nginx makes ETags of mtime and size; 1 in the store."""
-    return 1 if file.immutable else 1 + int(content_digest(file)[:8], 16) % (1 << 30)
-
-
-def final_entries(layer: LayerPlan) -> Iterator[Entry]:
-    """The entries with a gzipped twin after each file that asked for one and is larger than it."""
-    for entry in layer.entries:
-        yield entry
-        if isinstance(entry, File) and entry.twin:
-            content = _content(entry)
-            packed = compress(content)
-            if len(packed) < len(content):
-                yield File(f"{entry.path}.gz", packed, entry.mode)
-
-
-def compress(content: bytes) -> bytes:
-    """gzip (RFC 1952) at level 9 without name or time, so that only zlib's version can make a difference."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    header = b"\x1f\x8b\x08\0\0\0\0\0\x02\xff"
-    trailer = struct.pack("<II", zlib.crc32(content), len(content) & 0xFFFFFFFF)
-    return header + deflate.compress(content) + deflate.flush() + trailer
-
-
-def _content(file: File) -> bytes:
-    return file.source if isinstance(file.source, bytes) else file.source.read_bytes()
-
-
-def write_layer(layer: LayerPlan, directory: Path) -> Layer:
-    """Write a layer's archive into `directory`, named by its digest.
-
-    Raises `DiskError` when the file system is full, and `ImageError` when a file changes while it is read.
-    """
-    temporary = directory / f".{layer.name}.tmp"
-    with no_space_is_an_error(temporary):
-        try:
-            with temporary.open("wb") as file:
-                sink = _Hashing(file)
-                _write_archive(layer, sink)
-            temporary.rename(directory / sink.digest.hexdigest())
-        finally:
-            temporary.unlink(missing_ok=True)
-    return Layer(layer.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=True)
-
-
-class _Hashing:
-    """A file that knows the digest and the size of what was written to it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-
-def _write_archive(layer: LayerPlan, sink: _Hashing) -> None:
-    with tarfile.open(  # type: ignore[call-overload]  # typeshed wants IO[bytes]; a stream needs write() alone
-        fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20, copybufsize=1 << 20
-    ) as archive:
-        for entry in final_entries(layer):
-            _add(archive, entry)
-
-
-def _add(archive: tarfile.TarFile, entry: Entry) -> None:
-    member = tarfile.TarInfo(entry.path)
-    member.mtime = 1
-    match entry:
-        case Directory():
-            member.type, member.mode = tarfile.DIRTYPE, entry.mode
-            archive.addfile(member)
-        case Link():
-            member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, entry.target
-            archive.addfile(member)
-        case File():
-            member.mode, member.mtime = entry.mode, modified(entry)
-            _add_file(archive, member, entry)
-        case _:
-            assert_never(entry)
-
-
-def _add_file(archive: tarfile.TarFile, member: tarfile.TarInfo, entry: File) -> None:
-    if isinstance(entry.source, bytes):
-        member.size = len(entry.source)
-        archive.addfile(member, io.BytesIO(entry.source))
-        return
-    member.size = entry.source.stat().st_size
-    with entry.source.open("rb") as file:
-        try:
-            archive.addfile(member, file)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise ImageError(f"{entry.source} changed while it was read", hint="run the command again") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,14 @@ from typing import Literal
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit, Line
 from orchestrator.files import locked
+from orchestrator.image.archive import Layer, layer_key, write_layer
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.layers import File, ImagePlan, LayerPlan
 from orchestrator.image.layout import (
     Documents,
-    Layer,
     LayerRecords,
     blobs_directory,
-    layer_key,
     make_documents,
-    write_layer,
     write_layout,
 )
 from orchestrator.image.scratch import scratch_directory

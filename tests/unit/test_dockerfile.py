@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.image.archive import modified
 from orchestrator.image.dockerfile import render_dockerfile, write_context
 from orchestrator.image.layers import Directory, File, ImageConfig, ImagePlan, Link, arrange_layers
-from orchestrator.image.layout import modified
 
 
 def plan_of(source: Path, page: bytes = b"<p>") -> ImagePlan:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from orchestrator.build.closure import Closure
 from orchestrator.errors import ImageError
+from orchestrator.image.archive import layer_key
 from orchestrator.image.contents import is_hashed, read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImagePlan, Link, arrange_layers
-from orchestrator.image.layout import layer_key
 from orchestrator.image.services import (
     StoreShare,
     plan_backend_image,

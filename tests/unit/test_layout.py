@@ -15,17 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import DiskError, ImageError
+from orchestrator.image.archive import Layer, compress, layer_key, modified, write_layer
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, LayerPlan, Link, arrange_layers
 from orchestrator.image.layout import (
     KEPT_RECORDS,
-    Layer,
     LayerRecords,
     blobs_directory,
-    compress,
-    layer_key,
     make_documents,
-    modified,
-    write_layer,
     write_layout,
 )
 
