@@ -14,13 +14,8 @@ from orchestrator.errors import DeployError, UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
-from orchestrator.tools.containers import (
-    inspect_containers,
-    list_pods,
-    logs_argv,
-    remove_pod,
-    stop_container,
-)
+from orchestrator.tools.containers import remove_pod, stop_container
+from orchestrator.tools.inspection import inspect_containers, list_pods, logs_argv
 from orchestrator.tools.podman import Engine
 
 

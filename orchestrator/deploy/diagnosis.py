@@ -10,7 +10,7 @@ from orchestrator.deploy.names import container_name
 from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError
-from orchestrator.tools.containers import Container, last_exit_code, read_logs
+from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 
 LOG_LINES = 20

@@ -13,16 +13,15 @@ from orchestrator.files import replace_symlink, write_atomically
 from orchestrator.image.nginx import CONFIG_PATH, SOCKET_NAME, nginx_templates
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
-    Container,
     ContainerSpec,
     Mount,
-    inspect_containers,
     remove_container,
     rename_container,
     run_container,
     start_container,
     stop_container,
 )
+from orchestrator.tools.inspection import Container, inspect_containers
 from orchestrator.tools.podman import Engine
 
 KEEP_MILLISECONDS = 200

@@ -8,16 +8,8 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.image.nginx import SOCKET_DIR
 from orchestrator.settings import Limits
-from orchestrator.tools.containers import (
-    Container,
-    ContainerSpec,
-    Mount,
-    create_pod,
-    inspect_containers,
-    remove_pod,
-    run_container,
-    stop_container,
-)
+from orchestrator.tools.containers import ContainerSpec, Mount, create_pod, remove_pod, run_container, stop_container
+from orchestrator.tools.inspection import Container, inspect_containers
 from orchestrator.tools.podman import Engine
 
 WEB_STOP_SECONDS = 35.0

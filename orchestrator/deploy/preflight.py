@@ -8,7 +8,7 @@ from orchestrator.deploy.listeners import port_owner
 from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
 from orchestrator.errors import MachineError
 from orchestrator.settings import Settings
-from orchestrator.tools.containers import list_containers
+from orchestrator.tools.inspection import list_containers
 from orchestrator.tools.podman import Engine
 
 

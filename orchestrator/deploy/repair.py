@@ -8,7 +8,8 @@ from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
-from orchestrator.tools.containers import list_pods, remove_pod, start_container, stop_container
+from orchestrator.tools.containers import remove_pod, start_container, stop_container
+from orchestrator.tools.inspection import list_pods
 from orchestrator.tools.podman import Engine
 
 

@@ -12,7 +12,7 @@ from orchestrator.deploy.names import container_name, services
 from orchestrator.deploy.pod import pod_containers
 from orchestrator.deploy.probes import ask_once
 from orchestrator.deploy.state import ReleaseRecord, current_release
-from orchestrator.tools.containers import Container, last_exit_code, memory_use
+from orchestrator.tools.inspection import Container, last_exit_code, memory_use
 from orchestrator.tools.podman import Engine
 
 State = Literal["running", "starting", "failing", "crash-looping", "stopped"]

@@ -14,21 +14,23 @@ from orchestrator.errors import Interrupted
 from orchestrator.image.storage import Image
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import (
-    Container,
     ContainerSpec,
     create_pod,
-    inspect_containers,
-    last_exit_code,
-    list_containers,
-    list_pods,
-    memory_use,
-    read_logs,
     remove_container,
     remove_pod,
     rename_container,
     run_container,
     start_container,
     stop_container,
+)
+from orchestrator.tools.inspection import (
+    Container,
+    inspect_containers,
+    last_exit_code,
+    list_containers,
+    list_pods,
+    memory_use,
+    read_logs,
 )
 from orchestrator.tools.podman import Engine, EngineError, open_engine
 from tests.integration.release_bench import backend_image, private_engine

@@ -29,7 +29,7 @@ from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan
 from orchestrator.process import Cancel
 from orchestrator.settings import Health, Settings
-from orchestrator.tools.containers import inspect_containers, list_containers, list_pods
+from orchestrator.tools.inspection import inspect_containers, list_containers, list_pods
 from orchestrator.tools.podman import Engine
 from tests.integration.release_bench import backend_image, import_image, make_plan, private_engine, web_images
 

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator.errors import MachineError
 from orchestrator.process import Completed
-from orchestrator.tools import containers, engine_config
-from orchestrator.tools.containers import ContainerSpec, Mount, inspect_containers, run_container
+from orchestrator.tools import containers, engine_config, inspection
+from orchestrator.tools.containers import ContainerSpec, Mount, run_container
 from orchestrator.tools.engine_config import (
     EngineDirs,
     Facts,
@@ -21,6 +21,7 @@ from orchestrator.tools.engine_config import (
     render_socket_hook,
     write_if_changed,
 )
+from orchestrator.tools.inspection import inspect_containers
 from orchestrator.tools.podman import Engine
 
 FACTS = Facts(
@@ -192,7 +193,7 @@ def test_inspection_is_parsed_and_infrastructure_left_out(engine: Engine, monkey
 
 @pytest.mark.parametrize(("text", "size"), [("1.5KiB", 1536), ("2MiB", 2 * 2**20), ("3B", 3), ("--", 0), ("1Q", 0)])
 def test_sizes_are_read(text: str, size: int) -> None:
-    assert containers._bytes(text) == size
+    assert inspection._bytes(text) == size
 
 
 def test_a_pod_that_is_restarting_is_removed_in_a_later_try(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

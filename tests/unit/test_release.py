@@ -13,7 +13,7 @@ from orchestrator.deploy.state import BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.deploy.status import judge_app, judge_container
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import Health, Limits
-from orchestrator.tools.containers import Container, State
+from orchestrator.tools.inspection import Container, State
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 
