@@ -90,20 +90,30 @@ def _belongs(root: Path, path: str, tracked: bool) -> bool:
     A tracked directory called target/ is a build product only beside a Cargo.toml, else somebody's source.
     """
     *parents, name = path.split("/")
-    if _is_secret(name) or not _NEVER.isdisjoint(parents) or name in _NEVER:
+    if _is_secret(name, tracked=tracked) or not _NEVER.isdisjoint(parents) or name in _NEVER:
         return False
     products = (index for index, part in enumerate(parents) if part == "target")
     return not any(not tracked or root.joinpath(*parents[:index], "Cargo.toml").exists() for index in products)
 
 
-def _is_secret(name: str) -> bool:
-    return name == ".env" or (name.startswith(".env.") and name not in _EXAMPLES)
+def _is_secret(name: str, *, tracked: bool) -> bool:
+    """`.env` and what is local to one machine always; `.env.production` and its like unless git tracks them.
+
+    Vite and others read committed, public values from the latter ("Env Variables and Modes", vite.dev).
+    """
+    if name == ".env" or (name.startswith(".env.") and name.endswith(".local")):
+        return True
+    return name.startswith(".env.") and name not in _EXAMPLES and not tracked
 
 
 def _note_secrets(tracked: frozenset[str], emit: Emit) -> None:
-    found = sorted(path for path in tracked if _is_secret(path.rpartition("/")[2]))
+    found = sorted(path for path in tracked if _is_secret(path.rpartition("/")[2], tracked=True))
     if found:
-        emit(Note(f"builds do not see {', '.join(found)}: .env files never enter a build", level="warning"))
+        emit(
+            Note(
+                f"builds do not see {', '.join(found)}, tracked though it is: such files hold secrets", level="warning"
+            )
+        )
 
 
 def _read_entry(root: Path, path: str, files: GitFiles, memory: "_HashMemory") -> Entry | None:

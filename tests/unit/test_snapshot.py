@@ -119,15 +119,25 @@ def test_a_file_changed_a_moment_ago_is_read_again(root: Path, monkeypatch: pyte
 
 
 def test_a_tracked_target_is_source_unless_beside_a_manifest(root: Path, monkeypatch: pytest.MonkeyPatch):
-    tracked = frozenset({"src/target/mod.rs", "Cargo.toml", "target/debug/x", "b/.env.production"})
+    tracked = frozenset({"src/target/mod.rs", "Cargo.toml", "target/debug/x"})
     monkeypatch.setattr(snapshot, "list_files", lambda root: GitFiles(tracked, frozenset({"lib/target/y", "new"})))
     for path in (*tracked, "lib/target/y", "new"):
         put(root, path)
-    events: list[Event] = []
-    taken = take_snapshot(root, cache_dir=root.parent / "cache", emit=events.append)
+    taken = take_snapshot(root, cache_dir=root.parent / "cache", emit=lambda _: None)
     assert paths(taken) == ["Cargo.toml", "new", "src/target/mod.rs"]
     assert taken.untracked == {"new"}
-    assert events == [Note("builds do not see b/.env.production: .env files never enter a build", level="warning")]
+
+
+def test_committed_modes_are_public_but_secrets_stay_out_even_when_tracked(root: Path, monkeypatch: pytest.MonkeyPatch):
+    tracked = frozenset({"a", ".env", "web/.env.production", "web/.env.production.local"})
+    monkeypatch.setattr(snapshot, "list_files", lambda root: GitFiles(tracked, frozenset({".env.staging"})))
+    for path in (*tracked, ".env.staging"):
+        put(root, path)
+    events: list[Event] = []
+    taken = take_snapshot(root, cache_dir=root.parent / "cache", emit=events.append)
+    assert paths(taken) == ["a", "web/.env.production"]
+    assert [event.level for event in events if isinstance(event, Note)] == ["warning"]
+    assert all(name in str(events) for name in (".env,", "web/.env.production.local"))
 
 
 def test_deleted_files_are_not_there(root: Path, monkeypatch: pytest.MonkeyPatch):
