@@ -1,0 +1,1 @@
+"""What the orchestrator costs, measured on examples/towns. Run by `make bench`; see README.md here."""
