@@ -65,6 +65,8 @@ def fetch_access(environ: Mapping[str, str], home: Path) -> FetchAccess:
             wanted[variable] = str(found[0])
     if "SSL_CERT_FILE" not in wanted and _SYSTEM_CERTIFICATES.is_file():
         wanted["SSL_CERT_FILE"] = str(_SYSTEM_CERTIFICATES)
+    if "SSL_CERT_FILE" in wanted:  # node brings authorities of its own and knows no other way to add the machine's
+        wanted.setdefault("NODE_EXTRA_CA_CERTS", wanted["SSL_CERT_FILE"])
     named = (Path(value) for value in wanted.values() if value.startswith("/"))
     read = (home / name for name in _HOME_READ)
     return FetchAccess(wanted, tuple(path for path in (*named, *read) if path.exists()))

@@ -79,7 +79,7 @@ def nix(arguments: tuple[str, ...]) -> None:
     from orchestrator.settings import default_cache_dir
 
     argv, environment = nix_argv(arguments, cache_dir=default_cache_dir(os.environ))
-    raise click.exceptions.Exit(interact(argv, env=environment))
+    raise click.exceptions.Exit(interact(argv, env={**os.environ, **environment}))
 
 
 @click.command()
