@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks.measure import BenchmarkError, Measured, run_checked, run_measured
+from orchestrator.tools.engine_config import engine_dirs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROGRAM = Path(sys.executable).with_name("orchestrator")
@@ -67,9 +68,8 @@ class Orchestrator:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The user's environment, because their registries are in it, without their settings for us."""
-        users = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
-        return users | {
+        """The user's environment and the directories of this one."""
+        return user_environment() | {
             "ORCHESTRATOR_STATE_DIR": str(self.state),
             "ORCHESTRATOR_CACHE_DIR": str(self.cache),
             "TMPDIR": str(self.temporary),
@@ -99,12 +99,27 @@ class Orchestrator:
         for step in steps:
             with contextlib.suppress(BenchmarkError):
                 self.run(*step)
-        _unmount_below(self.base)
+        runtime = engine_dirs(self.state, self.environment).runtime
+        for directory in (self.base, runtime):
+            _unmount_below(directory)
+        shutil.rmtree(runtime, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove all it made, its directories too."""
         self.clean()
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def user_environment() -> dict[str, str]:
+    """The user's environment, because their registries are in it, without their settings for us.
+
+    Python may keep what it compiled, as it does for every user: a variable against it is left out.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ORCHESTRATOR_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import time
 
-from benchmarks.lab import PROGRAM
+from benchmarks.lab import PROGRAM, user_environment
 from benchmarks.measure import run_checked
 from benchmarks.table import Goal, Quantity, Row, Table, seconds
 from benchmarks.towns import Towns
@@ -26,5 +26,5 @@ def run(_towns: Towns) -> tuple[Table, ...]:
 
 def _time_help() -> float:
     started = time.monotonic()
-    run_checked((str(PROGRAM), "--help"))
+    run_checked((str(PROGRAM), "--help"), env=user_environment())
     return time.monotonic() - started
