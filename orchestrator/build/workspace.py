@@ -9,10 +9,11 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.build.snapshot import Entry, Snapshot
@@ -30,13 +31,23 @@ LOCK_SECONDS = 5.0
 _Known = dict[str, list[Any]]
 """path -> [kind, executable, content, size, mtime_ns, ctime_ns, inode]; no stat fields while unsure."""
 
+Recorded = Mapping[str, tuple[Entry, int]]
+"""path -> what an earlier build saw there, and its modification time in nanoseconds."""
+
+Readers = Callable[[frozenset[str]], Iterable[str]]
+"""Which files must count as changed too, given the paths that changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A locked workspace. `inside` tells whether builds run at `MOUNT` (in a sandbox) or at `path` itself."""
+    """A locked workspace. `inside` tells whether builds run at `MOUNT` (in a sandbox) or at `path` itself.
+
+    `last_moment` is no earlier than any time stamp in it, in nanoseconds; 0 for a new one.
+    """
 
     path: Path
     inside: bool
+    last_moment: int = 0
 
     def seen(self, part: str) -> PurePosixPath:
         """The path of "src", "home", … as the build sees it."""
@@ -64,23 +75,44 @@ def open_workspace(
     path = cache_dir / "workspaces" / app / (service if inside else f"{service}.direct")
     with locked(path / "lock", holder=f"the build of {app}/{service}", wait_seconds=LOCK_SECONDS):
         remove_tree(path / "tmp")
-        for part in PARTS:
-            (path / part).mkdir(parents=True, exist_ok=True)
+        with no_space_is_an_error(path):
+            for part in PARTS:
+                (path / part).mkdir(parents=True, exist_ok=True)
+        last = _take_last_moment(path)
         try:
-            yield Workspace(path, inside)
+            yield Workspace(path, inside, last)
         finally:
-            write_json(path / "moment.json", max(clock(), _last_moment(path)))
+            remove_tree(path / "tmp")
+            write_json(path / "moment.json", max(clock(), last))
 
 
-def sync_sources(workspace: Workspace, snapshot: Snapshot, *, clock: Callable[[], int] = time.time_ns) -> int:
-    """Make src/ hold exactly the snapshot beside what builds left there; the number of paths that changed.
+def sync_sources(
+    workspace: Workspace,
+    snapshot: Snapshot,
+    *,
+    recorded: Recorded = MappingProxyType({}),
+    readers: Readers | None = None,
+    clock: Callable[[], int] = time.time_ns,
+) -> frozenset[str]:
+    """Make src/ hold exactly the snapshot beside what builds left there; the paths that changed.
 
-    Equal files keep their modification time, written ones get `clock()` (nanoseconds) or, when the clock was set
-    back, a moment after the last use of the workspace. Killed at any moment, the next call puts everything right.
-    Raises `ProjectError` when a source changes while it is copied, `DiskError` when the disk is full.
+    Equal files keep their modification time, new ones equal to the `recorded` get the recorded time, others
+    `clock()` (nanoseconds) or, when the clock was set back, a moment after the last use of the workspace. What
+    `readers` adds to the changed paths gets that moment too. Killed at any moment, the next call puts everything
+    right. Raises `ProjectError` when a source changes while it is copied, `DiskError` when the disk is full.
     """
     with no_space_is_an_error(workspace.path):
-        return _Sync.open(workspace, snapshot, clock).run()
+        return _Sync.open(workspace, snapshot, recorded, clock).run(readers)
+
+
+def is_as_synchronised(workspace: Workspace, snapshot: Snapshot) -> bool:
+    """Whether no source has another content than the snapshot's: a build may write to its sources."""
+    known = read_json(workspace.path / "sources.json") or {}
+    root = workspace.path / "src"
+    return all(
+        known.get(entry.path, [])[3:] == _stat_fields(root / entry.path) or _holds(root / entry.path, entry)
+        for entry in snapshot.entries
+    )
 
 
 @dataclass(slots=True)
@@ -92,32 +124,50 @@ class _Sync:
     manifest: Path
     incoming: Path
     snapshot: Snapshot
+    recorded: Recorded
     known: _Known
     moment: int
     directories: set[Path] = field(default_factory=set)
 
     @classmethod
-    def open(cls, workspace: Workspace, snapshot: Snapshot, clock: Callable[[], int]) -> "_Sync":
-        manifest = workspace.path / "sources.json"
-        known = read_json(manifest)
-        incoming = workspace.path / "incoming"
-        moment = max(clock(), _last_moment(workspace.path) + 1)
-        return cls(snapshot.root, workspace.path / "src", manifest, incoming, snapshot, known if known else {}, moment)
+    def open(cls, workspace: Workspace, snapshot: Snapshot, recorded: Recorded, clock: Callable[[], int]) -> "_Sync":
+        return cls(
+            source=snapshot.root,
+            destination=workspace.path / "src",
+            manifest=workspace.path / "sources.json",
+            incoming=workspace.path / "incoming",
+            snapshot=snapshot,
+            recorded=recorded,
+            known=read_json(workspace.path / "sources.json") or {},
+            moment=max(clock(), workspace.last_moment + 1),
+        )
 
-    def run(self) -> int:
-        changed = [entry for entry in self.snapshot.entries if not self._is_current(entry)]
+    def run(self, readers: Readers | None) -> frozenset[str]:
+        """Everything that is not current is placed or removed. Killed on the way, everything counts as changed."""
+        stale = [entry for entry in self.snapshot.entries if not self._is_current(entry)]
         gone = sorted(self.known.keys() - {entry.path for entry in self.snapshot.entries}, reverse=True)
-        if not changed and not gone:
-            return 0
-        self._remember_intent(changed)
-        remove_tree(self.incoming)
-        self.incoming.mkdir()
+        interrupted = self.incoming.exists()
+        if not stale and not gone and not interrupted:
+            return frozenset()
+        self.incoming.mkdir(exist_ok=True)
+        self._remember_intent(stale)
         for path in gone:
             self._remove(path)
-        count = len(gone) + sum(self._place(entry) for entry in changed)
-        remove_tree(self.incoming)
+        changed = frozenset(gone) | {entry.path for entry in stale if self._place(entry)}
+        if interrupted and readers:
+            changed |= {entry.path for entry in self.snapshot.entries}
+        self._renew(readers(changed) if readers and changed else ())
         self._save()
-        return count
+        remove_tree(self.incoming)
+        return changed
+
+    def _renew(self, paths: Iterable[str]) -> None:
+        """Give the moment to sources that are as they were, because what changed may be read for their sake."""
+        for path in paths:
+            full = self.destination / path
+            if path in self.known and self.known[path][0] == "file":
+                os.utime(full, ns=(self.moment, self.moment))
+                self.known[path][3:] = _stat_fields(full) or ()
 
     def _is_current(self, entry: Entry) -> bool:
         known = self.known.get(entry.path)
@@ -143,12 +193,19 @@ class _Sync:
         if full.is_symlink() or not full.is_dir():
             full.unlink(missing_ok=True)
         for parent in full.parents:
-            if parent == self.destination:
-                return
             try:
-                parent.rmdir()
+                if parent != self.destination:
+                    parent.rmdir()
+                    continue
             except OSError:
-                return
+                pass
+            self._stamp_directory(parent)
+            return
+
+    def _stamp_directory(self, directory: Path) -> None:
+        """A directory's time tells tools that its listing changed; the kernel's clock may have been set back."""
+        with contextlib.suppress(OSError):
+            os.utime(directory, ns=(self.moment, self.moment))
 
     def _parents_are_real(self, full: Path) -> bool:
         """Whether no build has put a link in place of a directory above `full`: links are never followed."""
@@ -165,9 +222,21 @@ class _Sync:
             self._make(entry, fresh)
             if full.is_dir() and not full.is_symlink():
                 remove_tree(full)
+            is_new = not os.path.lexists(full)
             fresh.replace(full)
+            if is_new:
+                self._stamp_directory(full.parent)
+            written = not self._replay(full, entry)
         self.known[entry.path] = [entry.kind, entry.executable, entry.content, *(_stat_fields(full) or ())]
         return written
+
+    def _replay(self, full: Path, entry: Entry) -> bool:
+        """Give the file the time it had when an earlier build saw the same there; whether one did."""
+        was, mtime = self.recorded.get(entry.path, (None, 0))
+        if was != entry:
+            return False
+        os.utime(full, ns=(mtime, mtime), follow_symlinks=False)
+        return True
 
     def _make(self, entry: Entry, fresh: Path) -> None:
         fresh.unlink(missing_ok=True)
@@ -197,10 +266,21 @@ class _Sync:
         self.directories.add(directory)
 
 
-def _last_moment(path: Path) -> int:
-    """When the workspace was last used, in nanoseconds by the clock of that time; 0 for a new one."""
-    moment = read_json(path / "moment.json")
-    return moment if isinstance(moment, int) else 0
+def _take_last_moment(path: Path) -> int:
+    """When the workspace was last used, in nanoseconds by the clock of that time; 0 for a new one.
+
+    The record is taken away while the workspace is in use: after a killed run its newest file tells.
+    """
+    record = path / "moment.json"
+    moment = read_json(record)
+    record.unlink(missing_ok=True)
+    return moment if isinstance(moment, int) else max(_times(path), default=0)
+
+
+def _times(path: Path) -> Iterator[int]:
+    for part in ("src", "target"):
+        for directory, _, names in os.walk(path / part):
+            yield from (Path(directory, name).lstat().st_mtime_ns for name in names)
 
 
 def _stat_fields(path: Path) -> list[int] | None:
