@@ -1,6 +1,6 @@
 """What will be done, decided without I/O: same settings and project, same plan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -8,7 +8,7 @@ from orchestrator.detect.backend import Backend
 from orchestrator.detect.frontend import ApiVariable, Frontend
 from orchestrator.errors import ProjectError
 from orchestrator.project import Project
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, Web
 
 Kind = Literal["frontend", "backend"]
 
@@ -60,25 +60,28 @@ class BuildPlan:
 class Proxy:
     """What the web server hands to a backend listening on the pod's loopback.
 
-    `prefix` is kept ("/api" goes to "/api"); "/" hands over everything; `exact` paths (health endpoints) too.
+    `prefix` is kept ("/api/x" goes to "/api/x") unless `strip`, then it is taken away ("/x"); "/" hands over
+    everything; `exact` paths (health endpoints) too.
     """
 
     backend: str
     port: int
     prefix: str
     exact: tuple[str, ...]
+    strip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class WebPlan:
     """The nginx of a release: a directory of files, an API, or both.
 
-    `spa` serves index.html for unknown paths without a file extension.
+    `spa` serves index.html for unknown paths without a file extension. `options` are the user's.
     """
 
     static: str | None
     spa: bool
     proxy: Proxy | None
+    options: Web = field(default_factory=Web)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +201,16 @@ def _plan_backend(settings: Settings, backend: Backend) -> BuildPlan:
 
 
 def _plan_web(settings: Settings, project: Project) -> WebPlan:
-    backend = project.backend
+    backend, options = project.backend, settings.web
     if backend is None:
-        return WebPlan(static="frontend", spa=True, proxy=None)
+        return WebPlan(static="frontend", spa=True, proxy=None, options=options)
     if project.frontend is None:
-        return WebPlan(static=None, spa=False, proxy=Proxy("backend", backend.port, "/", ()))
+        return WebPlan(static=None, spa=False, proxy=Proxy("backend", backend.port, "/", ()), options=options)
+    prefix = settings.api_prefix
     health = settings.health.path or backend.health_path
-    exact = (health,) if health and not health.startswith(f"{settings.api_prefix}/") else ()
-    return WebPlan(static="frontend", spa=True, proxy=Proxy("backend", backend.port, settings.api_prefix, exact))
+    exact = (health,) if health and not health.startswith(f"{prefix}/") else ()
+    proxy = Proxy("backend", backend.port, prefix, exact, strip=settings.strip_prefix)
+    return WebPlan(static="frontend", spa=True, proxy=proxy, options=options)
 
 
 def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator
 
 from orchestrator.errors import UsageError
 
@@ -21,6 +21,7 @@ _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0
 
 Toolchain = Literal["auto", "flake", "host"]
 Assembler = Literal["oci", "buildah", "podman"]
+Preset = Literal["DEV", "PRO"]
 
 
 class _Model(BaseModel):
@@ -44,6 +45,52 @@ class Health(_Model):
     deadline: float = Field(60.0, gt=0, description="seconds a release has to become healthy")
 
 
+_SOURCE = re.compile(r"[A-Za-z0-9*._~:/?=&%+@\[\]-]+|'[a-z0-9-]+'")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|null")
+
+
+class Csp(_Model):
+    """Sources pages may use beside their own origin."""
+
+    report_only: bool = Field(False, description="report violations to the browser's console, block nothing")
+    connect: tuple[str, ...] = Field((), description="for fetch, EventSource and WebSocket")
+    img: tuple[str, ...] = Field((), description="for images")
+    script: tuple[str, ...] = Field((), description="for scripts")
+    style: tuple[str, ...] = Field((), description="for style sheets")
+    font: tuple[str, ...] = Field((), description="for fonts")
+    frame: tuple[str, ...] = Field((), description="for frames")
+
+    @field_validator("connect", "img", "script", "style", "font", "frame")
+    @classmethod
+    def _check_sources(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        for source in sources:
+            if not _SOURCE.fullmatch(source):
+                raise ValueError(f"{source!r} is not a source such as https://tiles.example.org or 'unsafe-inline'")
+        return sources
+
+
+class Web(_Model):
+    """How the web servers answer."""
+
+    body_size: str = Field("25m", pattern=r"^(0|[1-9][0-9]*[kmg]?)$", description="largest request body, 0 for any")
+    csp: Csp = Field(Csp(), description="sources pages may use beside their own origin")
+    cors_origins: tuple[str, ...] = Field((), description="origins of other sites whose pages may call the API")
+    hsts_seconds: int = Field(0, ge=0, description="how long browsers insist on TLS; 0 leaves HSTS off")
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = Field(
+        (), description="networks of proxies before the edge, whose forwarded headers are believed"
+    )
+    flood_limit: int = Field(200, ge=0, description="requests a second from one client, beyond which it gets 429")
+    edge_snippet: str = Field("", description="nginx directives for the application's server block at the edge")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin such as https://shop.example.org")
+        return origins
+
+
 class Settings(_Model):
     """Everything one run was asked to do."""
 
@@ -58,6 +105,8 @@ class Settings(_Model):
     frontend_build: str | None = Field(None, description="command that builds the frontend, run in its directory")
     backend_build: str | None = Field(None, description="command that builds the backend, run in its directory")
     api_prefix: str = Field("/api", pattern=r"^/[A-Za-z0-9._~-]+$", description="path prefix that goes to the backend")
+    strip_prefix: bool = Field(False, description="take the prefix away before the backend sees the path")
+    allow_absolute_urls: bool = Field(False, description="deploy a frontend that asks the visitor's own machine")
     api_base: str | None = Field(
         None, description="value of the frontend's API variable; found in the source when absent"
     )
@@ -71,6 +120,16 @@ class Settings(_Model):
     write_lock: bool = Field(False, description="write a missing lock file into the monorepo")
     assembler: Assembler = Field("oci", description="what assembles the images")
     keep_releases: int = Field(5, ge=1, description="how many releases are kept")
+    web: Web = Field(Web(), description="how the web servers answer")
+    env: Preset = Field("PRO", description="DEV or PRO: presets below every explicit setting")
+    cert: Path | None = Field(None, description="certificate chain of the domains, PEM")
+    key: Path | None = Field(None, description="private key of the certificate, PEM")
+    http_port: int | None = Field(
+        None, ge=1, le=65535, description="the edge's port; 80, or 8080 where that is not free"
+    )
+    https_port: int | None = Field(
+        None, ge=1, le=65535, description="its TLS port; 443, or 8443 where that is not free"
+    )
     web_limits: Limits = Field(Limits(memory="128m"), description="limits of the web container")
     backend_limits: Limits = Field(Limits(), description="limits of the backend container")
     health: Health = Field(Health(), description="probes of a new release")

@@ -46,6 +46,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         engine = open_engine(settings.state_dir, cancel=run.cancel)
         check_port(settings, engine)
         results = build_services(settings, project, plan, run=run, trace=trace)
+        check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
         release = deploy_release(settings, plan, images, engine=engine, emit=run.emit, cancel=run.cancel)
     if as_json:
@@ -75,6 +76,7 @@ def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any)
         project, plan = decide(settings)
         engine = open_engine(settings.state_dir, cancel=run.cancel)
         results = build_services(settings, project, plan, run=run, trace=trace)
+        check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
     if as_json:
         print_json(build_result(settings.name, results, images))
@@ -135,6 +137,18 @@ def build_services(
         cancel=run.cancel,
         trace=Path(trace).absolute() if trace else None,
     )
+
+
+def check_frontend(
+    settings: "Settings", project: "Project", plan: "Plan", results: "BuildResults", *, run: Run
+) -> None:
+    """Refuse a frontend that would ask the visitor's own machine, before any image is made of it."""
+    from orchestrator.image.addresses import check_addresses
+    from orchestrator.image.assemble import find_products
+
+    site = find_products(plan, results).site
+    if site is not None and project.frontend is not None:
+        check_addresses(site, project.root, project.frontend, allow=settings.allow_absolute_urls, emit=run.emit)
 
 
 def make_images(

@@ -22,6 +22,10 @@ def project_options(command: Decorated) -> Decorated:
             click.option("--backend-dir", metavar="DIR", help="The backend, relative to the monorepo."),
             click.option("--backend-port", type=int, metavar="PORT", help="The port the backend listens on."),
             click.option("--backend-bin", metavar="NAME", help="Which of several binaries is the backend."),
+            click.option("--api-prefix", metavar="PATH", help="What goes to the backend.  [default: /api]"),
+            click.option(
+                "--strip-prefix", is_flag=True, default=None, help="Take the prefix away before the backend sees it."
+            ),
             click.option("--frontend-build", metavar="COMMAND", help="Build the frontend with this instead."),
             click.option("--backend-build", metavar="COMMAND", help="Build the backend with this instead."),
             click.option("--only", multiple=True, metavar="SERVICE", help="Take this service and no other."),
@@ -55,6 +59,12 @@ def build_options(command: Decorated) -> Decorated:
                 "--assembler",
                 type=click.Choice(["oci", "buildah", "podman"]),
                 help="What assembles the images.  [default: oci]",
+            ),
+            click.option(
+                "--allow-absolute-urls",
+                is_flag=True,
+                default=None,
+                help="Go on although the built frontend asks the visitor's own machine.",
             ),
             click.option("--trace", metavar="FILE", help="Write Chrome trace events of the builds to FILE."),
         )

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from orchestrator.files import resource
 from orchestrator.plan import WebPlan
+from orchestrator.settings import Csp
 
 CONFIG_PATH = "/etc/nginx/nginx.conf"
 """Where the rendered configuration belongs in the image, beside the nginx package's mime.types."""
@@ -28,25 +29,11 @@ SOCKET_NAME = "web.sock"
 COMMAND = ("-e", "stderr", "-c", CONFIG_PATH, "-g", "daemon off;")
 """What follows the nginx executable in the image's entry point."""
 
-BODY_LIMIT = "25m"
-"""The largest request body nginx lets through."""
-
 # A build's content hash in a file name, in a directory bundlers put hashed files into. Names people give
 # (report-20240101.pdf, team-Holidays.jpg) must not match: they would be cached for a year.
 _HASHED_NAME = (
     r"^/(?:assets|static|build|_app/immutable|_next/static|_astro)/(?:.*/)?[^/]*[.-]"
     r"(?![A-Z]?[a-z]+\.)(?![0-9]+\.)(?:[A-Za-z0-9_-]{8}|[A-Za-z0-9]{9,64})(?:\.[A-Za-z0-9]+){1,2}$"
-)
-
-_POLICY = (
-    "default-src 'self'",
-    "connect-src 'self'",
-    "img-src 'self' data: blob:",
-    "style-src 'self' 'unsafe-inline'",
-    "base-uri 'none'",
-    "object-src 'none'",
-    "form-action 'self'",
-    "frame-ancestors 'none'",
 )
 
 _SCRIPT_TYPES = frozenset({"", "module", "importmap", "speculationrules", "text/javascript", "application/javascript"})
@@ -68,11 +55,14 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
             spa=web.spa,
             socket=f"{SOCKET_DIR}/{SOCKET_NAME}",
             document_root=DOCUMENT_ROOT,
-            body_limit=BODY_LIMIT,
+            body_limit=web.options.body_size,
             hashed_name=_HASHED_NAME,
             prefix_pattern=f"{re.escape(prefix)}[/? ]" if prefix != "/" else "(?!)",
+            stripped_pattern=re.escape(prefix) if web.proxy and web.proxy.strip and prefix != "/" else "",
             not_found_page=not web.spa and "404.html" in html,
-            csp=content_security_policy(html) if web.static is not None else "",
+            csp=content_security_policy(html, web.options.csp) if web.static is not None else "",
+            csp_header=f"Content-Security-Policy{'-Report-Only' if web.options.csp.report_only else ''}",
+            cors_origins=web.options.cors_origins,
         )
     )
 
@@ -96,11 +86,25 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def content_security_policy(html: Mapping[str, bytes]) -> str:
-    """The policy of every page: own sources only, plus the inline scripts of the built HTML by their hashes."""
+def content_security_policy(html: Mapping[str, bytes], extra: Csp) -> str:
+    """The policy of every page: own sources, the inline scripts of the built HTML by their hashes, and `extra` ones."""
     hashes = sorted({_source_hash(script) for page in html.values() for script in inline_scripts(page)})
-    scripts = (f"script-src 'self' {' '.join(hashes)}",) if hashes else ()
-    return "; ".join((_POLICY[0], *scripts, *_POLICY[1:]))
+    scripts = (*hashes, *extra.script)
+    sources = {
+        **({"script-src": ("'self'", *scripts)} if scripts else {}),
+        "connect-src": ("'self'", *extra.connect),
+        "img-src": ("'self'", "data:", "blob:", *extra.img),
+        "style-src": ("'self'", "'unsafe-inline'", *extra.style),
+        "font-src": ("'self'", *extra.font),
+        "frame-src": ("'self'", *extra.frame),
+    }
+    given = (f"{directive} {' '.join(allowed)}" for directive, allowed in sources.items())
+    return "; ".join(
+        (
+            *("default-src 'self'", *given),
+            *("base-uri 'none'", "object-src 'none'", "form-action 'self'", "frame-ancestors 'none'"),
+        )
+    )
 
 
 def inline_scripts(page: bytes) -> tuple[str, ...]:

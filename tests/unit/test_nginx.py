@@ -17,6 +17,7 @@ from orchestrator.image.nginx import (
     render_web_config,
 )
 from orchestrator.plan import Proxy, WebPlan
+from orchestrator.settings import Csp
 
 BOTH = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
 
@@ -94,7 +95,7 @@ def test_only_scripts_that_run_are_hashed() -> None:
 @given(st.lists(st.text(st.characters(exclude_characters="<\r", exclude_categories=["Cs"]), min_size=1), max_size=4))
 def test_the_policy_holds_the_hash_of_each_inline_script(scripts: list[str]) -> None:
     page = "".join(f"<script>{script}</script>" for script in scripts).encode()
-    policy = content_security_policy({"index.html": page})
+    policy = content_security_policy({"index.html": page}, Csp())
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
