@@ -22,8 +22,9 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
     Raises `DiskError` when the file system is full.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with no_space_is_an_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file, no_space_is_an_error(path):
             file.write(data)
@@ -127,12 +128,28 @@ def no_space_is_an_error(what: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_no_space(error):
             raise
-        raise DiskError(
-            f"no space left on the file system of {what} ({free_bytes(what.parent) // 1_000_000} MB free)",
-            hint="free some space and run the command again; nothing is left half-written",
-        ) from error
+        raise no_space_error(what) from error
+
+
+def is_no_space(error: OSError) -> bool:
+    """Whether a file system or a quota is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_space_error(what: Path) -> DiskError:
+    """The error for a full file system, with what is left on it."""
+    return DiskError(
+        f"no space left on the file system of {what} ({free_bytes(what.parent) // 1_000_000} MB free)",
+        hint="free some space (see: orchestrator gc --dry-run) and run the command again; nothing is half-written",
+    )
+
+
+def says_no_space(text: str) -> bool:
+    """Whether a program's output tells that a file system or a quota is full."""
+    said = text.lower()
+    return any(os.strerror(number).lower() in said for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def resource(name: str) -> Path:

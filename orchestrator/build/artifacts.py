@@ -52,13 +52,16 @@ def save_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str, product
     directory = _directory(cache_dir, app, build.service)
     fresh = directory / f".{key}.new"
     remove_tree(fresh)
-    fresh.mkdir(parents=True)
-    path = fresh / _name(build)
-    with no_space_is_an_error(directory):
-        _copy(product, path)
-        write_json(fresh / "artifact.json", {"size": tree_size(path), "service": build.service})
-    remove_tree(directory / key)
-    fresh.rename(directory / key)
+    try:
+        with no_space_is_an_error(directory):
+            fresh.mkdir(parents=True)
+            _copy(product, fresh / _name(build))
+            write_json(fresh / "artifact.json", {"size": tree_size(fresh / _name(build)), "service": build.service})
+            remove_tree(directory / key)
+            fresh.rename(directory / key)
+    except BaseException:
+        remove_tree(fresh)
+        raise
     _prune(directory)
     final = directory / key / _name(build)
     return Artifact(final, tree_size(final))

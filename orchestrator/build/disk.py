@@ -21,6 +21,10 @@ npm packages 92 MB, caches included."""
 
 _TOOLCHAIN_BYTES = 300 * MB
 _IMAGE_BYTES = 60 * MB
+"""Measured: towns 27 MB with all it shares, in a temporary file and in the storage."""
+
+_IMAGES = ".images"
+"""Name of the record of an application's images; no service's name begins with a dot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,14 @@ def predict_toolchain(cache_dir: Path) -> list[Need]:
     return [Need(Path("/nix/store"), _TOOLCHAIN_BYTES, "the dev shell (estimated)")]
 
 
-def predict_images(state_dir: Path) -> Need:
-    """What the images and their temporary copies need. Measured: towns 27 MB, twice while they are stored."""
+def predict_images(state_dir: Path, cache_dir: Path, app: str) -> Need:
+    """What new images need in the engine's storage: twice what the last run's own layers were, or an estimate.
+
+    A new layer is in a temporary file and in the storage at once. Libraries and servers stay from before.
+    """
+    measured = read_json(_record(cache_dir, app, _IMAGES))
+    if isinstance(measured, int):
+        return Need(state_dir, 2 * measured, "images")
     return Need(state_dir, _IMAGE_BYTES, "images (estimated)")
 
 
@@ -61,9 +71,19 @@ def remember_build(cache_dir: Path, app: str, build: BuildPlan, size: int) -> No
     write_json(_record(cache_dir, app, build.service), size)
 
 
+def remember_images(cache_dir: Path, app: str, size: int) -> None:
+    """Keep the bytes of the image layers that a build of the application can change, for the next prediction."""
+    path = _record(cache_dir, app, _IMAGES)
+    if read_json(path) != size:
+        write_json(path, size)
+
+
 def check_space(needs: list[Need], *, free: Callable[[Path], int] = free_bytes) -> None:
-    """Raises `DiskError` with the numbers when a file system has less than all needs on it and a reserve."""
-    grouped: Mapping[int, list[Need]] = _by_file_system(needs)
+    """Raises `DiskError` with the numbers when a file system has less than all needs on it and a reserve.
+
+    Where nothing will be written no reserve is asked for.
+    """
+    grouped: Mapping[int, list[Need]] = _by_file_system([need for need in needs if need.size])
     for found in grouped.values():
         wanted = sum(need.size for need in found)
         available = free(found[0].path)
@@ -72,7 +92,8 @@ def check_space(needs: list[Need], *, free: Callable[[Path], int] = free_bytes) 
                 f"not enough disk space at {found[0].path}: {_mb(wanted + RESERVE)} are needed,"
                 f" {_mb(available)} are free",
                 details=[f"{_mb(need.size)} for {need.purpose}" for need in found] + [f"{_mb(RESERVE)} in reserve"],
-                hint="free some space, or put the cache elsewhere with ORCHESTRATOR_CACHE_DIR",
+                hint="free some space (see: orchestrator gc --dry-run), or use another disk with"
+                " ORCHESTRATOR_CACHE_DIR and ORCHESTRATOR_STATE_DIR",
             )
 
 

@@ -15,13 +15,13 @@ from orchestrator.build import disk, locks
 from orchestrator.build.environment import fetch_access, home_directory
 from orchestrator.build.jobserver import Jobserver
 from orchestrator.build.registries import read_user_config
-from orchestrator.build.service import ServiceBuild, Site, build_service, phase, write_lock_file
+from orchestrator.build.service import ServiceBuild, Site, build_service, find_built, phase, write_lock_file
 from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.build.toolchain import open_toolchain, web_server
 from orchestrator.build.trace import Trace
-from orchestrator.errors import BuildError, Interrupted
+from orchestrator.errors import BuildError, DiskError, Interrupted
 from orchestrator.events import Emit, Note
-from orchestrator.plan import Plan
+from orchestrator.plan import BuildPlan, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings
 from orchestrator.tools import sandbox
@@ -97,9 +97,11 @@ def _prepare(run: _Run) -> Site:
     snapshot = _snapshot(run)
     if not run.settings.write_lock:
         locks.check_locks(snapshot, run.plan.builds, write_lock=False, emit=run.emit)
-    _check_disk(run, snapshot)
+    _check_disk_of_first_run(run, snapshot)
     site = _open_site(run, snapshot)
-    return _with_written_locks(run, site) if run.settings.write_lock else site
+    site = _with_written_locks(run, site) if run.settings.write_lock else site
+    _check_disk(run, snapshot, [build for build in run.plan.builds if find_built(site, build)[1] is None])
+    return site
 
 
 def _snapshot(run: _Run) -> Snapshot:
@@ -107,10 +109,21 @@ def _snapshot(run: _Run) -> Snapshot:
         return take_snapshot(run.root, cache_dir=run.settings.cache_dir, emit=run.emit)
 
 
-def _check_disk(run: _Run, snapshot: Snapshot) -> None:
+def _check_disk_of_first_run(run: _Run, snapshot: Snapshot) -> None:
+    """Before a first dev shell is opened, which takes a while; nothing has been built without one."""
+    toolchain = disk.predict_toolchain(run.settings.cache_dir)
+    if toolchain:
+        _check_disk(run, snapshot, run.plan.builds, toolchain)
+
+
+def _check_disk(run: _Run, snapshot: Snapshot, builds: Sequence[BuildPlan], others: Sequence[disk.Need] = ()) -> None:
+    """What these builds will write, and the images after them; nothing is refused when all are in the cache."""
+    if not builds:
+        return
     cache_dir, app = run.settings.cache_dir, run.plan.app
-    needs = [disk.predict_build(cache_dir, app, build, snapshot) for build in run.plan.builds]
-    disk.check_space([*needs, *disk.predict_toolchain(cache_dir), disk.predict_images(run.settings.state_dir)])
+    needs = [disk.predict_build(cache_dir, app, build, snapshot) for build in builds]
+    images = disk.predict_images(run.settings.state_dir, cache_dir, app)
+    disk.check_space([*needs, *others, images])
 
 
 def _open_site(run: _Run, snapshot: Snapshot) -> Site:
@@ -190,6 +203,8 @@ def _raise_first(futures: Sequence[Future[Any]]) -> None:
     causes = [error for error in failures if not isinstance(error, Interrupted)]
     if not failures:
         return
+    if full := [error for error in causes if isinstance(error, DiskError)]:
+        raise full[0]
     if len(causes) > 1 and all(isinstance(error, BuildError) for error in causes):
         raise _joined([error for error in causes if isinstance(error, BuildError)])
     raise (causes or failures)[0]

@@ -86,8 +86,7 @@ class Site:
 def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     """The artifact of `build`, made or found. Raises what its steps raise, and `Interrupted`."""
     started = site.clock()
-    key = artifacts.artifact_key(build, site.snapshot, site.toolchain.key, _influences(site))
-    found = artifacts.find_artifact(site.cache_dir, site.app, build, key)
+    key, found = find_built(site, build)
     if found is not None:
         seconds = site.clock() - started
         site.emit(PhaseFinished(build.service, "build", seconds, outcome="cache hit"))
@@ -101,6 +100,12 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
     cache: Cache = "partial" if ecosystem.reused or not fetched else "miss"
     return _result(site, build, site.clock() - started, cache, ecosystem.compiled, saved.path)
+
+
+def find_built(site: Site, build: BuildPlan) -> tuple[str, artifacts.Artifact | None]:
+    """The key of the build's artifact, and the artifact when there is one already."""
+    key = artifacts.artifact_key(build, site.snapshot, site.toolchain.key, _influences(site))
+    return key, artifacts.find_artifact(site.cache_dir, site.app, build, key)
 
 
 def write_lock_file(site: Site, build: BuildPlan, command: tuple[str, ...]) -> bytes:

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from orchestrator.build.jobserver import Slot
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.build.workspace import MOUNT, PARTS, Workspace
-from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
+from orchestrator.errors import BuildError, DiskError, OrchestratorError, ToolchainError
 from orchestrator.events import Emit, Line
+from orchestrator.files import free_bytes, no_space_is_an_error, says_no_space
 from orchestrator.process import Cancel, stream
 from orchestrator.tools import nixlog, sandbox
 from orchestrator.tools.sandbox import Sandbox
@@ -20,6 +21,9 @@ SHOWN_LINES = 20
 """How many of a failing tool's lines are shown; the log has them all."""
 
 _KEPT_LINES = 200
+_FULL_BYTES = 100_000
+"""With less free than this a program that failed had no space, whatever it says: linkers die of a bus error."""
+
 _FIRST_ERROR = re.compile(r"^(error(\[E\d+\])?:|\s*\S+\.tsx?[(:]\d+.*error TS\d+|✗ |× |Error: |`npm ci` can only )")
 _NPM = re.compile(r"^npm (ERR!|error) ?")
 _USAGE = re.compile(r"^(Clean install a project|Usage:)$")
@@ -72,9 +76,10 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
         def on_line(line: str) -> None:
             shown = None if nixlog.is_noise(line) or line.startswith(_NO_NETWORK) else read(line)
             if shown is not None:
-                log.write(f"{shown}\n")
-                log.flush()
                 kept.append(shown)
+                with no_space_is_an_error(bench.log):
+                    log.write(f"{shown}\n")
+                    log.flush()
                 bench.emit(Line(bench.service, shown))
 
         completed = stream(
@@ -106,6 +111,14 @@ def _argv(bench: Bench, command: Command) -> list[str]:
 
 
 def _failure(bench: Bench, command: Command, code: int, lines: Sequence[str]) -> OrchestratorError:
+    free = free_bytes(bench.workspace.path)
+    if free < _FULL_BYTES or says_no_space("\n".join(lines)):
+        return DiskError(
+            f"{bench.service}: no space left for {' '.join(command.argv)}"
+            f" ({free // 1_000_000} MB free on the file system of {bench.workspace.path})",
+            details=telling_lines(lines),
+            hint="free some space (see: orchestrator gc --dry-run) and run the command again",
+        )
     missing = _missing_program(command, code, lines)
     if missing is not None:
         return ToolchainError(

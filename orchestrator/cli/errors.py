@@ -4,10 +4,12 @@ import json
 import logging
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
 from orchestrator.errors import Interrupted, OrchestratorError
+from orchestrator.files import is_no_space, no_space_error
 
 
 def configure_logging(debug: bool) -> None:
@@ -31,14 +33,20 @@ def run_command(command: click.Command, argv: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _report(Interrupted(), debug=debug)
     except OrchestratorError as error:
-        if "--json" in arguments:
-            click.echo(json.dumps({"error": as_json(error)}))
-        return _report(error, debug=debug)
+        return _refuse(error, arguments, debug=debug)
     except BrokenPipeError:
         sys.stdout = None  # nothing more can be written there; Python must not try at exit
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and is_no_space(error):
+            return _refuse(no_space_error(Path(error.filename or ".")), arguments, debug=debug)
         return _report_bug(error, debug=debug)
+
+
+def _refuse(error: OrchestratorError, arguments: list[str], *, debug: bool) -> int:
+    if "--json" in arguments:
+        click.echo(json.dumps({"error": as_json(error)}))
+    return _report(error, debug=debug)
 
 
 def as_json(error: OrchestratorError) -> dict[str, object]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import assert_never
 
 from orchestrator.build.closure import STORE, Closure, ClosureQuery, runtime_closure
+from orchestrator.build.disk import remember_images
 from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
@@ -15,6 +16,7 @@ from orchestrator.image.checks import check_image
 from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
+    STORE_LAYERS,
     plan_backend_image,
     plan_gate_image,
     plan_web_image,
@@ -57,10 +59,18 @@ def assemble_images(
     products = find_products(plan, results)
     closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
-    return tuple(
+    images = tuple(
         _assemble(image, needs, workshop, assembler=settings.assembler)
         for image, needs in plan_images(plan, products, closure)
     )
+    remember_images(settings.cache_dir, settings.name, _own_bytes(images))
+    return images
+
+
+def _own_bytes(images: tuple[Image, ...]) -> int:
+    """Bytes of the layers made of the builds' products: the others come from the store and seldom change."""
+    own = {layer.diff_id: layer.size for image in images for layer in image.layers if layer.name not in STORE_LAYERS}
+    return sum(own.values())
 
 
 def find_products(plan: Plan, results: BuildResults) -> Products:

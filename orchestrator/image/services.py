@@ -13,6 +13,9 @@ from orchestrator.image.nginx import COMMAND, CONFIG_PATH, DOCUMENT_ROOT, SOCKET
 APP_LABEL = "io.orchestrator.app"
 SERVICE_LABEL = "io.orchestrator.service"
 
+STORE_LAYERS = ("base", "runtime")
+"""The layers of store paths."""
+
 _CERTIFICATES = "etc/ssl/certs/ca-bundle.crt"
 _SKELETON: tuple[Entry, ...] = (
     File("etc/passwd", b"root:x:0:0:root:/:/none\napp:x:10001:10001:app:/:/none\n"),

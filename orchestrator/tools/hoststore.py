@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator import files, process
-from orchestrator.errors import ToolchainError
+from orchestrator.errors import DiskError, ToolchainError
 from orchestrator.process import Cancel, ProcessError
 from orchestrator.tools import hostcopies
 from orchestrator.tools.hostcopies import Tree
@@ -75,6 +75,8 @@ def _nix_store(arguments: Sequence[str], cancel: Cancel | None) -> list[str]:
     try:
         return process.run([str(program), *arguments], cancel=cancel).stdout.split()
     except ProcessError as error:
+        if files.says_no_space(error.completed.stderr):
+            raise DiskError("no space left for the Nix store", details=error.details, hint="free some space") from error
         raise ToolchainError(
             "the Nix store did not take this machine's tools",
             details=error.details,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import files, process
-from orchestrator.errors import ToolchainError
+from orchestrator.errors import DiskError, OrchestratorError, ToolchainError
 from orchestrator.process import Cancel, Completed, ProcessError
 from orchestrator.tools import nixlog
 from orchestrator.tools.nixlog import Message, NixLog
@@ -21,6 +21,7 @@ from orchestrator.tools.nixlog import Message, NixLog
 INSTALL_HINT = "apt-get install nix-bin bash-static (Debian), or see https://nixos.org/download"
 OLDEST = (2, 8)
 
+_STORE = Path("/nix/store")
 _USUAL_PLACES = ("/nix/var/nix/profiles/default/bin", "/run/current-system/sw/bin")
 _FEATURES = ("--extra-experimental-features", "nix-command flakes")
 _JSON_LOG = ("--log-format", "internal-json")
@@ -321,11 +322,25 @@ def add_root(nix: Nix, link: Path, target: Path, *, cancel: Cancel | None = None
     nix.store("--realise", str(target), "--add-root", str(link), "--indirect", cancel=cancel)
 
 
-def _explained(log: NixLog, flake_dir: Path | None) -> ToolchainError:
+def _explained(log: NixLog, flake_dir: Path | None) -> OrchestratorError:
+    said = "\n".join((*log.build_lines, *log.other_lines))
     message = log.cause() or nixlog.parse_plain("\n".join(log.other_lines)) or Message("failed without a message")
+    if files.says_no_space(f"{message.text}\n{said}"):
+        return _no_space(message)
     return nixlog.explain(message, flake=flake_dir, log=tuple(log.build_lines))
 
 
-def _failure(stderr: str, *, flake: Path | None) -> ToolchainError:
+def _no_space(message: Message) -> DiskError:
+    free = files.free_bytes(_STORE) // 1_000_000
+    return DiskError(
+        f"no space left for Nix ({free} MB free on the file system of {_STORE})",
+        details=message.text.splitlines(),
+        hint="free some space, for instance with: nix-collect-garbage",
+    )
+
+
+def _failure(stderr: str, *, flake: Path | None) -> OrchestratorError:
     message = nixlog.parse_plain(stderr) or Message(stderr.strip() or "failed without a message")
+    if files.says_no_space(stderr):
+        return _no_space(message)
     return nixlog.explain(message, flake=flake)

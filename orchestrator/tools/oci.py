@@ -1,8 +1,6 @@
 """skopeo and buildah: images from a layout or a Dockerfile into the engine's storage."""
 
-import errno
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import DiskError, ImageError
+from orchestrator.files import says_no_space
 from orchestrator.process import Cancel, Completed, ProcessError, require, run, stream
 
 PACKAGES = "skopeo buildah"
@@ -137,7 +136,7 @@ def _refusal(purpose: str, completed: Completed, said: str) -> ImageError | Disk
     """Full disks first: buildah shows some as a closed pipe, but names the cause in an earlier line."""
     program = Path(completed.argv[0]).name
     details = said.strip().splitlines()[-10:]
-    if os.strerror(errno.ENOSPC).lower() in said.lower() or "disk quota exceeded" in said.lower():
+    if says_no_space(said):
         return DiskError(f"no space left for {program} to {purpose}", details=details, hint="free some space")
     return ImageError(
         f"{program} could not {purpose}", details=details, hint=f"the command was: {' '.join(completed.argv)}"

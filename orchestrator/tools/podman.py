@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.errors import MachineError, OrchestratorError
+from orchestrator.errors import DiskError, MachineError, OrchestratorError
+from orchestrator.files import says_no_space
 from orchestrator.process import Cancel, Completed, ProcessError, base_environment, require, run
 from orchestrator.tools.engine_config import (
     PACKAGES,
@@ -188,4 +189,6 @@ def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:
     said = [line for line in error.completed.stderr.strip().splitlines() if line.strip()]
     last = said[-1].removeprefix("Error: ") if said else f"exit code {error.completed.returncode}"
     verb = " ".join(args[:2]) if args[0] in ("pod", "container", "image") else args[0]
+    if says_no_space(error.completed.stderr):
+        return DiskError(f"no space left for podman {verb}", details=said, hint="free some space")
     return EngineError(f"podman {verb}: {last}", details=said, hint=error.hint)
