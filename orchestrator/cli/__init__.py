@@ -17,6 +17,8 @@ COMMANDS = {
     "plan": "orchestrator.cli.deploy:plan",
     "status": "orchestrator.cli.apps:status",
     "logs": "orchestrator.cli.apps:logs",
+    "releases": "orchestrator.cli.releases:releases",
+    "rollback": "orchestrator.cli.releases:rollback",
     "stop": "orchestrator.cli.apps:stop",
     "start": "orchestrator.cli.apps:start",
     "remove": "orchestrator.cli.apps:remove",

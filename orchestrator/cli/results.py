@@ -1,6 +1,7 @@
 """The JSON each command prints with --json. docs/json-schema/ is generated from these models."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
     from orchestrator.deploy.health import Probe
     from orchestrator.deploy.release import Release
+    from orchestrator.deploy.rollback import ListedRelease
     from orchestrator.deploy.status import AppStatus
     from orchestrator.image.assemble import Image
     from orchestrator.plan import Plan
@@ -140,13 +142,32 @@ class StatusResult(_Model):
 
 
 class StartedResult(_Model):
-    """`start --json`. `changed` is false when it ran already."""
+    """`start --json` and `rollback --json`. `changed` is false when it ran already."""
 
     app: str
     release: str
     url: str
     changed: bool
     probes: tuple[ProbeResult, ...]
+
+
+class ReleaseResult(_Model):
+    """One release; `images` are ids, `size` is bytes. A warm one has its stopped containers still."""
+
+    id: str
+    created: datetime
+    role: Literal["live", "warm", "cold"]
+    images: dict[str, str]
+    size: int
+    environment_hash: str
+    available: bool
+
+
+class ReleasesResult(_Model):
+    """`releases --json`, the newest first."""
+
+    app: str
+    releases: tuple[ReleaseResult, ...]
 
 
 class StoppedResult(_Model):
@@ -189,6 +210,8 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "deploy": DeployResult,
     "status": StatusResult,
     "start": StartedResult,
+    "releases": ReleasesResult,
+    "rollback": StartedResult,
     "stop": StoppedResult,
     "remove": RemovedResult,
     "list": ListResult,
@@ -294,6 +317,10 @@ def status_result(status: "AppStatus") -> StatusResult:
         services=tuple(ServiceStatusResult.model_validate(asdict(service)) for service in status.services),
         probe=probe_result(status.probe) if status.probe else None,
     )
+
+
+def releases_result(app: str, found: "tuple[ListedRelease, ...]") -> ReleasesResult:
+    return ReleasesResult(app=app, releases=tuple(ReleaseResult.model_validate(asdict(item)) for item in found))
 
 
 def started_result(app: str, release: "Release") -> StartedResult:

@@ -10,7 +10,7 @@ from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
 from orchestrator.deploy.repair import repair
 from orchestrator.deploy.state import AppStore, current_release
-from orchestrator.errors import DeployError, UsageError
+from orchestrator.errors import UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
@@ -29,9 +29,6 @@ def start_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit, cancel: 
     repair(engine, store, emit=emit)
     if probes := serving(engine, record):
         return Release(record.id, record.url, changed=False, probes=probes)
-    missing = [service for service, image in record.images.items() if not engine.image_exists(image.image_id)]
-    if missing:
-        raise DeployError(f"the image of {', '.join(missing)} is gone", hint=f"run: orchestrator deploy --name {app}")
     probes = go_live(engine, store, record, None, emit=emit, cancel=cancel)
     return Release(record.id, record.url, changed=True, probes=probes)
 

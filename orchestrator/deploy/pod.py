@@ -4,12 +4,20 @@ from pathlib import Path
 
 from orchestrator.deploy.names import container_name, labels, pod_name, release_socket, services, sockets_dir
 from orchestrator.deploy.state import ReleaseRecord
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.image.nginx import SOCKET_DIR
 from orchestrator.settings import Limits
-from orchestrator.tools.containers import ContainerSpec, Mount, create_pod, remove_pod, run_container, stop_container
-from orchestrator.tools.inspection import Container, inspect_containers
+from orchestrator.tools.containers import (
+    ContainerSpec,
+    Mount,
+    create_pod,
+    remove_pod,
+    run_container,
+    start_containers,
+    stop_container,
+)
+from orchestrator.tools.inspection import Container, inspect_containers, stored_images
 from orchestrator.tools.podman import Engine
 
 WEB_STOP_SECONDS = 35.0
@@ -28,16 +36,15 @@ class ServiceNotStarted(OrchestratorError):
 
 
 def start_pod(engine: Engine, record: ReleaseRecord) -> None:
-    """Create the release's pod and start its containers; what is left of an earlier one is removed first.
+    """Start the release's pod: the stopped one where it is still whole, else a new one in the place of its remains.
 
-    Raises `EngineError`, or `ServiceNotStarted` when one container does not start.
+    Raises `EngineError`, `DeployError` when an image is gone, or `ServiceNotStarted` when one container does not start.
     """
+    if _wake_pod(engine, record):
+        return
+    check_images(engine, record)
     discard_pod(engine, record)
-    directory = release_socket(engine, record).parent
-    directory.mkdir(parents=True)
-    directory.parent.chmod(0o755)
-    # nginx creates its socket as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
-    directory.chmod(0o777)
+    _make_socket_directory(engine, record)
     create_pod(engine, pod_name(record.app, record.id), labels(record, "pod"))
     for service in services(record):
         spec = web_spec(engine, record) if service == "web" else backend_spec(record)
@@ -47,6 +54,34 @@ def start_pod(engine: Engine, record: ReleaseRecord) -> None:
             if engine.cancel is not None:
                 engine.cancel.check()
             raise ServiceNotStarted(service, error) from error
+
+
+def _wake_pod(engine: Engine, record: ReleaseRecord) -> bool:
+    """Start the containers of a pod that was stopped in order. False when it is not there whole, or does not start."""
+    containers = pod_containers(engine, record)
+    expected = {container_name(record, service): record.images[service].image_id for service in services(record)}
+    stopped = all(container.state == "exited" and not container.restarts for container in containers)
+    if not stopped or {container.name: container.image_id for container in containers} != expected:
+        return False
+    _make_socket_directory(engine, record)
+    return start_containers(engine, tuple(expected))
+
+
+def _make_socket_directory(engine: Engine, record: ReleaseRecord) -> None:
+    directory = release_socket(engine, record).parent
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.parent.chmod(0o755)
+    # nginx creates its socket as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
+    directory.chmod(0o777)
+
+
+def check_images(engine: Engine, record: ReleaseRecord) -> None:
+    """Raises `DeployError` when an image of the release is gone."""
+    stored = stored_images(engine, (image.image_id for image in record.images.values()))
+    missing = [service for service, image in record.images.items() if image.image_id not in stored]
+    if missing:
+        hint = f"run: orchestrator deploy --name {record.app}"
+        raise DeployError(f"the image of {', '.join(missing)} of release {record.id} is gone", hint=hint)
 
 
 def pod_containers(engine: Engine, record: ReleaseRecord) -> tuple[Container, ...]:

@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.deploy.diagnosis import deploy_error, explain_start
-from orchestrator.deploy.gate import DRAIN_SECONDS, ensure_gate, find_gate, point_at, remove_gate
+from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
 from orchestrator.deploy.probes import ask_once, verify_live, wait_release
-from orchestrator.deploy.repair import repair
+from orchestrator.deploy.repair import remove_strange_pods, repair
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
-from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.events import Emit, Event, PhaseFinished, PhaseStarted
 from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings
 from orchestrator.tools.podman import Engine
+
+SETTLE_SECONDS = 1.5 * KEEP_MILLISECONDS / 1000
+"""After a swap: by then the gate hands every new request to the new release."""
 
 SERVICE = "release"
 """Whose phases the view shows."""
@@ -116,24 +119,32 @@ def go_live(
         with _phase(emit, "switch"), _switched_back_on_failure(engine, store, record, previous):
             ensure_gate(engine, record, store.gate_config)
             point_at(engine, record.app, record.id)
-            time.sleep(DRAIN_SECONDS if previous is not None else 0)
+            time.sleep(SETTLE_SECONDS if previous is not None else 0)
             probes = verify_live(record, cancel=cancel)
             store.activate(record)
     return probes
 
 
 def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
-    """Stop a release nobody is sent to any more: its requests in flight are answered first."""
+    """Stop a release nobody is sent to any more: its requests in flight are answered first.
+
+    Its pod stays, stopped, so that a rollback to it starts two processes instead of making containers.
+    """
     with _phase(emit, "stop the old release"):
+        time.sleep(DRAIN_SECONDS)
         stop_services(engine, record)
-        discard_pod(engine, record)
 
 
 def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
-    """Forget the oldest releases beyond `keep`, and the images no release left uses."""
+    """Forget the oldest releases beyond `keep`, pods neither live nor live before, and images no release left uses."""
     for record in store.superfluous(keep):
         store.forget(record)
+    remove_strange_pods(engine, store, emit=_say_nothing)
     remove_images(engine, store.app, kept=store.releases())
+
+
+def _say_nothing(_event: Event) -> None:
+    """Pods a release replaced are meant to go."""
 
 
 def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:

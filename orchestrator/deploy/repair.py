@@ -4,7 +4,7 @@ import time
 
 from orchestrator.deploy.gate import DRAIN_SECONDS, find_gate, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
-from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers
+from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers, stop_services
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
@@ -14,11 +14,34 @@ from orchestrator.tools.podman import Engine
 
 
 def repair(engine: Engine, store: AppStore, *, emit: Emit) -> None:
-    """Have nothing but the recorded current release, with the gate pointing at it. The caller holds the lock."""
+    """Have the recorded current release with the gate pointing at it, the one before it stopped, and nothing else.
+
+    The caller holds the lock.
+    """
     store.remove_partial()
     settle_gate(engine, store.app)
     _point_back(engine, store, emit=emit)
-    _remove_strange_pods(engine, store, emit=emit)
+    remove_strange_pods(engine, store, emit=emit)
+    _finish_retirement(engine, store)
+
+
+def remove_strange_pods(engine: Engine, store: AppStore, *, emit: Emit) -> None:
+    """Remove every pod of the application but those of its current and its previous release."""
+    kept = {record.id for record in (store.current(), store.previous()) if record is not None}
+    expected = {pod_name(store.app, release) for release in kept}
+    for pod in list_pods(engine, {APP: store.app}):
+        if pod not in expected:
+            emit(Note(f"removing {pod}, left by a run that did not finish"))
+            remove_pod(engine, pod)
+    for directory in sockets_dir(engine, store.app).glob("[0-9]*"):
+        if directory.name not in kept:
+            remove_tree(directory)
+
+
+def _finish_retirement(engine: Engine, store: AppStore) -> None:
+    previous = store.previous()
+    if previous is not None and any(container.running for container in pod_containers(engine, previous)):
+        stop_services(engine, previous)
 
 
 def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
@@ -38,15 +61,3 @@ def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
         and any(container.running for container in pod_containers(engine, current))
     ):
         start_container(engine, gate.name)
-
-
-def _remove_strange_pods(engine: Engine, store: AppStore, *, emit: Emit) -> None:
-    current = store.current()
-    expected = pod_name(store.app, current.id) if current is not None else None
-    for pod in list_pods(engine, {APP: store.app}):
-        if pod != expected:
-            emit(Note(f"removing {pod}, left by a run that did not finish"))
-            remove_pod(engine, pod)
-    for directory in sockets_dir(engine, store.app).glob("[0-9]*"):
-        if current is None or directory.name != current.id:
-            remove_tree(directory)

@@ -1,10 +1,11 @@
-"""Releases on disk: `apps/<app>/releases/<id>/release.json` and `apps/<app>/current`, a link to the live one.
+"""Releases on disk: `apps/<app>/releases/<id>/release.json`; `current` links to the live one, `previous` to the last.
 
 A record holds all it takes to start its release again. It is written whole or not at all, so that a run killed at
 any moment leaves at worst a directory without a record, which the next run removes.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from orchestrator.errors import UnknownAppError
+from orchestrator.errors import UnknownAppError, UsageError
 from orchestrator.files import remove_tree, replace_symlink, write_atomically
 from orchestrator.settings import Health, Limits
 
@@ -67,6 +68,12 @@ class ReleaseRecord(_Model):
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def environment_hash(self) -> str:
+        """Equal for two releases whose backend gets the same variables."""
+        environment = self.backend.environment if self.backend else {}
+        return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
     def url(self) -> str:
         """Where the application answers on this machine, whatever a resolver makes of its domains."""
         return f"http://127.0.0.1:{self.port}/"
@@ -98,6 +105,18 @@ class AppStore:
         record = load_record(self.directory / "current")
         return record or next(reversed(self.releases()), None)
 
+    def previous(self) -> ReleaseRecord | None:
+        """The release that was live before the current one; its stopped pod is kept for a quick rollback."""
+        record, current = load_record(self.directory / "previous"), self.current()
+        return record if record is not None and current is not None and record.id != current.id else None
+
+    def release(self, release_id: str) -> ReleaseRecord:
+        """One release. Raises `UsageError` naming those there are."""
+        known = {record.id: record for record in self.releases()}
+        if release_id not in known:
+            raise UsageError(f"{self.app} has no release {release_id}", hint=f"its releases: {', '.join(known)}")
+        return known[release_id]
+
     def new_id(self, now: datetime) -> str:
         """An id that sorts after every other of the application, also when the clock was set back."""
         moment = now.astimezone(UTC)
@@ -110,7 +129,10 @@ class AppStore:
     def activate(self, record: ReleaseRecord) -> None:
         """Write the record and make it the current one. Raises `DiskError` when there is no room."""
         path = self.directory / "releases" / record.id / "release.json"
+        replaced = self.current()
         write_atomically(path, record.model_dump_json(indent=2) + "\n", mode=0o600)
+        if replaced is not None and replaced.id != record.id:
+            replace_symlink(self.directory / "previous", f"releases/{replaced.id}")
         replace_symlink(self.directory / "current", f"releases/{record.id}")
 
     def forget(self, record: ReleaseRecord) -> None:
@@ -133,9 +155,10 @@ class AppStore:
             leftover.unlink(missing_ok=True)
 
     def superfluous(self, keep: int) -> tuple[ReleaseRecord, ...]:
-        """The oldest records beyond `keep`; never the current one."""
-        current = self.current()
+        """The oldest records beyond `keep`; never the current one, and the one before it last."""
+        current, previous = self.current(), self.previous()
         others = [record for record in self.releases() if current is None or record.id != current.id]
+        others.sort(key=lambda record: previous is not None and record.id == previous.id)
         return tuple(others[: max(0, len(others) - (keep - 1))])
 
 

@@ -94,6 +94,12 @@ def list_pods(engine: Engine, labels: Mapping[str, str]) -> tuple[str, ...]:
     return _ids(engine, "pod", "ps", "--format", "{{.Name}}", labels=labels)
 
 
+def stored_images(engine: Engine, image_ids: Iterable[str]) -> frozenset[str]:
+    """Those of the image ids the storage holds."""
+    listed = engine.run("images", "--all", "--no-trunc", "--format", "{{.Id}}").stdout.split()
+    return frozenset(image_ids) & {image_id.removeprefix("sha256:") for image_id in listed}
+
+
 def last_exit_code(engine: Engine, container_id: str) -> int | None:
     """The exit code of a container's latest death, also when it was restarted since; None when it never died.
 

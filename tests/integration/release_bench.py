@@ -1,19 +1,29 @@
 """What the tests of a running application share: an engine of their own, and small images made from this machine."""
 
+import http.client
 import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.deploy.lock import locked_app
+from orchestrator.deploy.release import Release, deploy_release
+from orchestrator.events import Event
 from orchestrator.image.nginx import CONFIG_PATH, DOCUMENT_ROOT, SOCKET_DIR, render_web_config
 from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan, Proxy, WebPlan
+from orchestrator.process import Cancel
+from orchestrator.settings import Health, Settings
 from orchestrator.tools.engine_config import engine_dirs
 from orchestrator.tools.podman import Engine, open_engine
 
@@ -151,3 +161,81 @@ def backend_image(engine: Engine, directory: Path) -> Image:
     program = directory / "server"
     subprocess.run(["gcc", "-O1", "-static", "-o", str(program), str(source)], check=True)
     return import_image(engine, "backend", {"/app/bin/server": program}, ["/app/bin/server"])
+
+
+class Bench:
+    """One engine with images, and an application on a free port."""
+
+    def __init__(self, state_dir: Path, engine: Engine, images: list[Image]) -> None:
+        self.state_dir = state_dir
+        self.engine = engine
+        self.images = images
+        self.port = free_port()
+
+    def settings(self, **changes: object) -> Settings:
+        values = {"name": APP, "port": self.port, "state_dir": self.state_dir, "cache_dir": self.state_dir / "cache"}
+        values["health"] = Health(deadline=5, interval=0.2)
+        return Settings.model_validate(values | changes)
+
+    def deploy(
+        self,
+        environment: dict[str, str] | None = None,
+        *,
+        emit: Callable[[Event], None] = lambda event: None,
+        cancel: Cancel | None = None,
+        **changes: object,
+    ) -> Release:
+        settings, plan = self.settings(**changes), make_plan(APP, environment=environment)
+        cancel = cancel or Cancel()
+        with locked_app(self.state_dir, APP):
+            engine = replace(self.engine, cancel=cancel)
+            return deploy_release(settings, plan, self.images, engine=engine, emit=emit, cancel=cancel)
+
+    def get(self, path: str, *, port: int | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Load:
+    """Clients that keep their connections and ask all the time; counts what they got."""
+
+    def __init__(self, port: int, clients: int = 6) -> None:
+        self.answers: Counter[str] = Counter()
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        path, method = ("/", "GET") if number % 3 == 0 else ("/api/version", "POST" if number % 3 == 1 else "GET")
+        while not self._stop.wait(0.003):
+            try:
+                connection.request(method, path)
+                answer = connection.getresponse()
+                body = answer.read().decode()
+                self.answers[body if answer.status == 200 and path != "/" else str(answer.status)] += 1
+            except (OSError, http.client.HTTPException) as error:
+                self.answers[f"failed: {error!r}"] += 1
+                connection.close()
+        connection.close()

@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,115 +18,16 @@ import pytest
 from orchestrator.deploy.app import app_logs, remove_app, start_app, stop_app
 from orchestrator.deploy.lock import locked_app
 from orchestrator.deploy.preflight import check_port
-from orchestrator.deploy.release import Release, deploy_release
+from orchestrator.deploy.release import deploy_release
 from orchestrator.deploy.state import AppStore
 from orchestrator.deploy.status import app_status
 from orchestrator.errors import DeployError, Interrupted, MachineError
 from orchestrator.events import Event, PhaseStarted
-from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan
 from orchestrator.process import Cancel
-from orchestrator.settings import Health, Settings
+from orchestrator.settings import Health
 from orchestrator.tools.inspection import inspect_containers, list_containers, list_pods
-from orchestrator.tools.podman import Engine
-from tests.integration.release_bench import backend_image, import_image, make_plan, private_engine, web_images
-
-APP = "bench"
-
-
-class Bench:
-    """One engine with images, and an application on a free port."""
-
-    def __init__(self, state_dir: Path, engine: Engine, images: list[Image]) -> None:
-        self.state_dir = state_dir
-        self.engine = engine
-        self.images = images
-        self.port = free_port()
-
-    def settings(self, **changes: object) -> Settings:
-        values = {"name": APP, "port": self.port, "state_dir": self.state_dir, "cache_dir": self.state_dir / "cache"}
-        values["health"] = Health(deadline=5, interval=0.2)
-        return Settings.model_validate(values | changes)
-
-    def deploy(
-        self,
-        environment: dict[str, str] | None = None,
-        *,
-        emit: Callable[[Event], None] = lambda event: None,
-        cancel: Cancel | None = None,
-        **changes: object,
-    ) -> Release:
-        settings, plan = self.settings(**changes), make_plan(APP, environment=environment)
-        cancel = cancel or Cancel()
-        with locked_app(self.state_dir, APP):
-            engine = replace(self.engine, cancel=cancel)
-            return deploy_release(settings, plan, self.images, engine=engine, emit=emit, cancel=cancel)
-
-    def get(self, path: str, *, port: int | None = None) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with private_engine() as (state_dir, engine):
-        images = [*web_images(engine), backend_image(engine, tmp_path_factory.mktemp("server"))]
-        for image in images:
-            engine.tag_image(image.image_id, f"localhost/kept/{image.service}")
-        yield Bench(state_dir, engine, images)
-
-
-@pytest.fixture
-def bench(prepared: Bench) -> Iterator[Bench]:
-    prepared.port = free_port()
-    yield prepared
-    if AppStore(prepared.state_dir, APP).releases() or list_containers(prepared.engine, {"io.orchestrator.app": APP}):
-        remove_app(prepared.state_dir, APP, engine=prepared.engine)
-
-
-class Load:
-    """Clients that keep their connections and ask all the time; counts what they got."""
-
-    def __init__(self, port: int, clients: int = 6) -> None:
-        self.answers: Counter[str] = Counter()
-        self._port = port
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _ask(self, number: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        path, method = ("/", "GET") if number % 3 == 0 else ("/api/version", "POST" if number % 3 == 1 else "GET")
-        while not self._stop.wait(0.003):
-            try:
-                connection.request(method, path)
-                answer = connection.getresponse()
-                body = answer.read().decode()
-                self.answers[body if answer.status == 200 and path != "/" else str(answer.status)] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.answers[f"failed: {error!r}"] += 1
-                connection.close()
-        connection.close()
+from tests.integration.release_bench import APP, Bench, Load, free_port, import_image, make_plan
 
 
 def test_a_first_deploy_answers_and_the_second_changes_nothing(bench: Bench) -> None:
@@ -300,9 +199,12 @@ def test_a_killed_deploy_is_repaired_by_the_next(bench: Bench, seconds: float) -
         final = bench.deploy({"VERSION": "v3"})
     assert set(load.answers) <= {"200", "v1", "v2", "v3"}, load.answers
     assert bench.get("/api/version") == (200, "v3")
-    assert list_pods(bench.engine, {"io.orchestrator.app": APP}) == (f"orchestrator-{APP}-{final.id}",)
+    before = AppStore(bench.state_dir, APP).previous()
+    assert before is not None
+    kept = {f"orchestrator-{APP}-{release}" for release in (before.id, final.id)}
+    assert set(list_pods(bench.engine, {"io.orchestrator.app": APP})) == kept
     sockets = bench.engine.sockets / APP
-    assert sorted(path.name for path in sockets.iterdir()) == [final.id, "current"]
+    assert sorted(path.name for path in sockets.iterdir()) == [before.id, final.id, "current"]
 
 
 def test_another_port_moves_a_running_application(bench: Bench) -> None:
