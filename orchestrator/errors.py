@@ -70,6 +70,16 @@ class UnknownAppError(OrchestratorError):
     summary = "no application of that name is deployed here"
 
 
+class RegistryError(OrchestratorError):
+    exit_code = 12
+    summary = "a registry could not be reached or refused a push; what is deployed is as it was"
+
+
+class FindingsError(OrchestratorError):
+    exit_code = 13
+    summary = "a scan found vulnerabilities of the severity that was asked to fail it, or worse"
+
+
 class Interrupted(OrchestratorError):
     exit_code = 130
     summary = "stopped by Ctrl-C; nothing is left running"

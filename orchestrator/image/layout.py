@@ -6,6 +6,7 @@ hexadecimal digits, as podman prints it; digests carry "sha256:".
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ CREATED = "1970-01-01T00:00:01Z"
 KEPT_RECORDS = 1000
 """Known layers remembered in the cache; a record is about 150 bytes."""
 
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
@@ -38,7 +39,7 @@ class Documents:
 
     @property
     def manifest_digest(self) -> str:
-        return _digest(self.manifest)
+        return digest_of(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class LayerRecords:
 
 def make_documents(plan: ImagePlan, layers: tuple[Layer, ...], *, architecture: str) -> Documents:
     """The image's config and manifest; `architecture` in OCI terms ("amd64", "arm64")."""
-    config = _canonical(
+    config = canonical(
         {
             "architecture": architecture,
             "config": _config_section(plan),
@@ -85,15 +86,23 @@ def make_documents(plan: ImagePlan, layers: tuple[Layer, ...], *, architecture: 
             "rootfs": {"diff_ids": [layer.diff_id for layer in layers], "type": "layers"},
         }
     )
-    manifest = _canonical(
+    descriptors: list[Mapping[str, str | int]] = [
+        {"digest": layer.diff_id, "mediaType": _LAYER_TYPE, "size": layer.size} for layer in layers
+    ]
+    manifest = make_manifest(config, descriptors)
+    return Documents(config, manifest)
+
+
+def make_manifest(config: bytes, layers: Sequence[Mapping[str, str | int]]) -> bytes:
+    """The manifest of an image with this config; `layers` are the descriptors of its layers, bottom first."""
+    return canonical(
         {
-            "config": {"digest": _digest(config), "mediaType": _CONFIG_TYPE, "size": len(config)},
-            "layers": [{"digest": layer.diff_id, "mediaType": _LAYER_TYPE, "size": layer.size} for layer in layers],
-            "mediaType": _MANIFEST_TYPE,
+            "config": {"digest": digest_of(config), "mediaType": _CONFIG_TYPE, "size": len(config)},
+            "layers": list(layers),
+            "mediaType": MANIFEST_TYPE,
             "schemaVersion": 2,
         }
     )
-    return Documents(config, manifest)
 
 
 def _config_section(plan: ImagePlan) -> dict[str, Any]:
@@ -124,20 +133,22 @@ def write_layout(layout: Path, documents: Documents) -> None:
     blobs = blobs_directory(layout)
     index = {
         "manifests": [
-            {"digest": documents.manifest_digest, "mediaType": _MANIFEST_TYPE, "size": len(documents.manifest)}
+            {"digest": documents.manifest_digest, "mediaType": MANIFEST_TYPE, "size": len(documents.manifest)}
         ],
         "schemaVersion": 2,
     }
     with no_space_is_an_error(layout):
         (blobs / documents.image_id).write_bytes(documents.config)
         (blobs / documents.manifest_digest.removeprefix("sha256:")).write_bytes(documents.manifest)
-        (layout / "index.json").write_bytes(_canonical(index))
-        (layout / "oci-layout").write_bytes(_canonical({"imageLayoutVersion": "1.0.0"}))
+        (layout / "index.json").write_bytes(canonical(index))
+        (layout / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
 
 
-def _canonical(value: Any) -> bytes:
+def canonical(value: Any) -> bytes:
+    """JSON with one way to write it: sorted, without white space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _digest(content: bytes) -> str:
+def digest_of(content: bytes) -> str:
+    """`sha256:` and the hexadecimal digest."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -56,6 +56,34 @@ def copy_layout(
         raise _refusal("store the image", error.completed, error.completed.stderr) from error
 
 
+def extract_layers(
+    reference: str, layout: Path, *, environment: Mapping[str, str], cancel: Cancel | None = None
+) -> None:
+    """Copy a stored image (`containers-storage:…`) into an OCI layout, its layers uncompressed as they were stored.
+
+    A layer the layout has a file for is not read. Raises `DiskError` when a file system is full, `ImageError` else.
+    """
+    skopeo = require("skopeo", reason="read images from the engine's storage", hint=_HINT)
+    argv = [
+        *(str(skopeo), "--tmpdir", str(layout.parent), "--insecure-policy", "copy", "--quiet"),
+        *("--dest-oci-accept-uncompressed-layers", reference, f"oci:{layout.name}"),
+    ]
+    try:
+        run(argv, env=environment, cwd=layout.parent, cancel=cancel)
+    except ProcessError as error:
+        raise _refusal(f"read {reference}", error.completed, error.completed.stderr) from error
+
+
+def read_config(reference: str, *, environment: Mapping[str, str]) -> bytes:
+    """The config of a stored image, whose SHA-256 is its id. Raises `ImageError` when there is no such image."""
+    skopeo = require("skopeo", reason="read images", hint=_HINT)
+    try:
+        argv = [str(skopeo), "--insecure-policy", "inspect", "--config", "--raw", reference]
+        return run(argv, env=environment).stdout.encode()
+    except ProcessError as error:
+        raise _refusal(f"read {reference}", error.completed, error.completed.stderr) from error
+
+
 def build_argv(builder: Sequence[str], *, context: Path, id_file: Path, timestamp: int) -> tuple[str, ...]:
     """The command that builds a context's Dockerfile; `builder` is buildah or podman with its storage flags.
 

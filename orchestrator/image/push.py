@@ -1,0 +1,174 @@
+"""From the engine's storage into a registry: compressed once, addressed by digest, never sent twice.
+
+An image in the storage has uncompressed layers. What is pushed has the same config, hence the same image id, and a
+manifest of its own that names the compressed layers. The layout it is pushed from holds exactly the bytes the registry
+will, so that only what the registry says it lacks is sent, whatever this machine remembers.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ImageError
+from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
+from orchestrator.image.layout import Documents, blobs_directory, make_manifest, write_layout
+from orchestrator.image.packing import Compression, PackedLayer, PackedLayers, open_packed_layers, packing
+from orchestrator.image.scratch import scratch_directory
+from orchestrator.process import Cancel
+from orchestrator.tools.oci import extract_layers, read_config
+from orchestrator.tools.podman import Engine
+from orchestrator.tools.registry import Access, ConnectionDropped, Repository, push_layout
+
+RETRY_SECONDS = (1.0, 4.0, 15.0)
+"""How long is waited before each new try after the connection broke. What has arrived is not sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An image in the engine's storage: `image_id` is 64 hexadecimal digits, `reference` its name there."""
+
+    service: str
+    image_id: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where images go: `tags` are those of the release; each service's tag is TAG-SERVICE in one repository."""
+
+    repository: Repository
+    tags: tuple[str, ...]
+    compression: Compression
+    access: Access
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """An image in a registry.
+
+    `digest` is that of the manifest there, `references` its tags, `size` the bytes of all its blobs in the registry,
+    `sent` the bytes of those that were not there before.
+    """
+
+    service: str
+    image_id: str
+    digest: str
+    references: tuple[str, ...]
+    size: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class Dock:
+    """What every push needs: the engine, where to keep things, whom to tell, when to stop."""
+
+    engine: Engine
+    cache_dir: Path
+    emit: Emit
+    cancel: Cancel
+
+
+def push_images(sources: Sequence[Source], target: Target, dock: Dock) -> tuple[Pushed, ...]:
+    """Push each image under its tags. Raises `RegistryError`, `DiskError`, and `ImageError` when one is gone."""
+    return tuple(_push_image(source, target, dock) for source in sources)
+
+
+def _push_image(source: Source, target: Target, dock: Dock) -> Pushed:
+    started = time.monotonic()
+    dock.emit(PhaseStarted(source.service, "push"))
+    config = _config(source, dock.engine)
+    with _packed_layout(source, config, target.compression, dock) as (layout, documents, layers):
+        references = tuple(f"{target.repository.name}:{tag}-{source.service}" for tag in target.tags)
+        there = [send(layout, reference, target, dock) for reference in references]
+    blobs = {layer.digest: layer.size for layer in layers} | {f"sha256:{source.image_id}": len(config)}
+    sent = sum(size for digest, size in blobs.items() if digest not in there[0])
+    outcome = f"{sent / 1e6:.1f} of {sum(blobs.values()) / 1e6:.1f} MB sent" if sent else "nothing to send"
+    dock.emit(PhaseFinished(source.service, "push", time.monotonic() - started, outcome=outcome))
+    return Pushed(
+        service=source.service,
+        image_id=source.image_id,
+        digest=documents.manifest_digest,
+        references=references,
+        size=sum(blobs.values()),
+        sent=sent,
+    )
+
+
+def send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset[str]:
+    """Push a layout's image, again where the connection breaks; the digests of blobs that were there at first."""
+    first: frozenset[str] | None = None
+    for wait in (*RETRY_SECONDS, None):
+        try:
+            there = push_layout(layout, reference, target.repository, target.access)
+            return there if first is None else first & there
+        except ConnectionDropped as error:
+            if wait is None:
+                raise
+            first = frozenset()
+            dock.emit(Note(f"{error.message}; trying again in {wait:g} s", level="warning"))
+            dock.cancel.wait(wait)
+            dock.cancel.check()
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _config(source: Source, engine: Engine) -> bytes:
+    config = read_config(engine.storage_reference(source.reference), environment=engine.environment)
+    if hashlib.sha256(config).hexdigest() != source.image_id:
+        raise ImageError(
+            f"{source.reference} is not the image that was deployed any more", hint="run: orchestrator deploy"
+        )
+    return config
+
+
+@contextmanager
+def _packed_layout(
+    source: Source, config: bytes, compression: Compression, dock: Dock
+) -> Iterator[tuple[Path, Documents, tuple[PackedLayer, ...]]]:
+    """A layout of hard links to compressed layers, in the directory that is yielded."""
+    diff_ids = tuple(json.loads(config)["rootfs"]["diff_ids"])
+    with scratch_directory(dock.cache_dir / "tmp", need=0, memory=Path(os.devnull)) as scratch:
+        layout = scratch / "layout"
+        blobs = blobs_directory(layout)
+        with packing(dock.cache_dir):
+            layers = _pack(source, diff_ids, open_packed_layers(dock.cache_dir, compression), dock)
+            for layer in {layer.digest: layer for layer in layers}.values():
+                (blobs / layer.digest.removeprefix("sha256:")).hardlink_to(layer.path)
+        documents = Documents(config, make_manifest(config, [layer.descriptor() for layer in layers]))
+        write_layout(layout, documents)
+        yield layout, documents, layers
+
+
+def _pack(source: Source, diff_ids: Sequence[str], packed: PackedLayers, dock: Dock) -> tuple[PackedLayer, ...]:
+    """Every layer compressed: those that were before are not read again."""
+    found = {diff_id: packed.find(diff_id) for diff_id in diff_ids}
+    missing = [diff_id for diff_id, layer in found.items() if layer is None]
+    if missing:
+        with scratch_directory(dock.cache_dir / "tmp", need=_layer_bytes(source, dock)) as scratch:
+            known = [diff_id for diff_id in diff_ids if diff_id not in missing]
+            archive = _extract(source, scratch / "storage", known, dock)
+            found |= {diff_id: packed.pack(diff_id, archive(diff_id), cancel=dock.cancel) for diff_id in missing}
+    return tuple(layer for diff_id in diff_ids if (layer := found[diff_id]))
+
+
+def _extract(source: Source, layout: Path, known: Sequence[str], dock: Dock) -> Callable[[str], Path]:
+    """Have the storage write the layers that are not known; where each is."""
+    blobs = blobs_directory(layout)
+    for diff_id in known:
+        (blobs / diff_id.removeprefix("sha256:")).touch()  # skopeo takes what stands there for done
+    extract_layers(
+        dock.engine.storage_reference(source.reference),
+        layout,
+        environment=dock.engine.environment,
+        cancel=dock.cancel,
+    )
+    return lambda diff_id: blobs / diff_id.removeprefix("sha256:")
+
+
+def _layer_bytes(source: Source, dock: Dock) -> int:
+    listed = dock.engine.run("image", "inspect", "--format", "{{.Size}}", source.image_id)
+    return int(listed.stdout)
