@@ -15,6 +15,7 @@ from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import remove_pod, stop_container
+from orchestrator.tools.engine_config import network_file
 from orchestrator.tools.inspection import inspect_containers, list_pods, logs_argv
 from orchestrator.tools.podman import Engine
 
@@ -67,6 +68,7 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
     remove_gate(engine, app)
     remove_images(engine, app, kept=())
     remove_tree(sockets_dir(engine, app))
+    network_file(engine.dirs, app).unlink(missing_ok=True)
     store.remove()
 
 

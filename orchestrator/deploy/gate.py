@@ -69,7 +69,7 @@ def ensure_gate(engine: Engine, record: ReleaseRecord, config_file: Path) -> Non
         return
     write_atomically(config_file, render_gate_config())
     if present is None:
-        run_container(engine, _spec(engine, record, config_file, gate_name(record.app)))
+        run_container(engine.within(record.app), _spec(engine, record, config_file, gate_name(record.app)))
     else:
         _replace(engine, record, config_file, present)
 
@@ -119,7 +119,7 @@ def _replace(engine: Engine, record: ReleaseRecord, config_file: Path, present: 
     try:
         if same_port:
             stop_container(engine, present.name, grace=STOP_SECONDS)
-        run_container(engine, _spec(engine, record, config_file, successor))
+        run_container(engine.within(record.app), _spec(engine, record, config_file, successor))
     except BaseException:
         remove_container(engine.undisturbed, successor)
         if same_port and present.running:
@@ -139,7 +139,7 @@ def _spec(engine: Engine, record: ReleaseRecord, config_file: Path, name: str) -
         cpus=LIMITS.cpus,
         pids=LIMITS.pids,
         mounts=(Mount(sockets_dir(engine, record.app), _MOUNT), Mount(config_file, CONFIG_PATH)),
-        publish=f"127.0.0.1:{record.port}:{_PORT}",
+        publish=(f"127.0.0.1:{record.port}:{_PORT}",),
         stop_signal="SIGQUIT",
     )
 

@@ -45,7 +45,7 @@ def start_pod(engine: Engine, record: ReleaseRecord) -> None:
     check_images(engine, record)
     discard_pod(engine, record)
     _make_socket_directory(engine, record)
-    create_pod(engine, pod_name(record.app, record.id), labels(record, "pod"))
+    create_pod(engine.within(record.app), pod_name(record.app, record.id), labels(record, "pod"))
     for service in services(record):
         spec = web_spec(engine, record) if service == "web" else backend_spec(record)
         try:

@@ -1,10 +1,11 @@
 """Pods and containers: what podman is asked to do."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.process import Completed
 from orchestrator.tools.engine_config import SOCKET_ANNOTATION
 from orchestrator.tools.podman import TIMEOUT, Engine
 
@@ -37,8 +38,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container to run. `memory` includes swap; `publish` is podman's ADDRESS:PORT:PORT; `init` reaps children;
-    `socket` is a host path its program listens on, removed before every start.
+    """One container to run. `memory` includes swap; each of `publish` is podman's ADDRESS:PORT:PORT; `init` reaps
+    children; `command` follows the image's entry point;
+    `socket` is a host path its program listens on, removed before every start; `secrets` are variables and the
+    names of the secrets that hold their values.
 
     `restarts` bounds how often a crash is answered with a restart: podman has no backoff, and an unbounded loop
     was measured at eight restarts a second.
@@ -52,8 +55,10 @@ class ContainerSpec:
     pids: int
     pod: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
-    publish: str | None = None
+    publish: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
     socket: Path | None = None
     init: bool = False
     restarts: int = 10
@@ -97,13 +102,25 @@ def run_container(engine: Engine, spec: ContainerSpec) -> None:
         *("--stop-signal", spec.stop_signal),
         *(("--init",) if spec.init else ()),
         *(("--annotation", f"{SOCKET_ANNOTATION}={spec.socket}") if spec.socket else ()),
-        *(("--publish", spec.publish) if spec.publish else ()),
+        *(part for published in spec.publish for part in ("--publish", published)),
         *(part for mount in spec.mounts for part in ("--volume", _volume(mount))),
+        *(part for variable, name in spec.secrets for part in ("--secret", f"{name},type=env,target={variable}")),
         *("--env-file", "/dev/stdin"),
         *(part for name in passed for part in ("--env", name)),
         spec.image_id,
+        *spec.command,
         environment=passed,
         stdin="".join(f"{name}={value}\n" for name, value in inline.items()).encode(),
+    )
+
+
+def try_container(engine: Engine, image_id: str, command: Sequence[str], mounts: Sequence[Mount]) -> Completed:
+    """Run a hardened container without network to its end, and remove it. Its exit code is the caller's to judge."""
+    return engine.ask(
+        *("run", "--rm", "--pull", "never", "--network", "none", *HARDENING, "--tmpfs", _TMP),
+        *(part for mount in mounts for part in ("--volume", _volume(mount))),
+        image_id,
+        *command,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import MachineError
-from orchestrator.files import write_atomically, write_json
+from orchestrator.files import read_json, write_atomically, write_json
 from orchestrator.process import find
 
 PACKAGES = "podman conmon runc netavark catatonit iptables"
@@ -186,36 +186,48 @@ def write_if_changed(path: Path, text: str) -> None:
     write_atomically(path, text)
 
 
-def ensure_network(dirs: EngineDirs) -> str:
-    """Describe the engine's own bridge, once, and return its name. Its subnet is one this machine has no route to.
+def ensure_network(dirs: EngineDirs, app: str = "") -> str:
+    """Describe a bridge of the engine's own, once, and return its name: one for each application, "" for the rest.
 
-    Raises `MachineError` when every candidate is taken.
+    Containers on different bridges cannot reach each other, by name or by address. Its subnet is one this machine
+    has no route to. Raises `MachineError` when every candidate is taken.
     """
-    name = f"orchestrator-{dirs.key}"
-    path = dirs.networks / f"{name}.json"
+    path = network_file(dirs, app)
     if path.exists():
-        return name
-    subnet = _free_subnet(dirs.key, Path("/proc/net/route").read_text())
+        return path.stem
+    key = hashlib.sha256(f"{dirs.key}/{app}".encode()).hexdigest()[:8] if app else dirs.key
+    subnet = _free_subnet(key, (*_routes(Path("/proc/net/route").read_text()), *known_subnets(dirs)))
     write_json(
         path,
         {
-            "name": name,
-            "id": hashlib.sha256(name.encode()).hexdigest(),
+            "name": path.stem,
+            "id": hashlib.sha256(path.stem.encode()).hexdigest(),
             "driver": "bridge",
-            "network_interface": f"orch{dirs.key}",
+            "network_interface": f"orch{key}",
             "created": "2000-01-01T00:00:00Z",
             "subnets": [{"subnet": str(subnet), "gateway": str(subnet[1])}],
             "ipv6_enabled": False,
             "internal": False,
             "dns_enabled": False,
+            "options": {"isolate": "true"},
             "ipam_options": {"driver": "host-local"},
         },
     )
-    return name
+    return path.stem
 
 
-def _free_subnet(key: str, route_table: str) -> ipaddress.IPv4Network:
-    taken = tuple(_routes(route_table))
+def network_file(dirs: EngineDirs, app: str = "") -> Path:
+    """Where the bridge of an application is described."""
+    return dirs.networks / f"orchestrator-{dirs.key}{f'-{app}' if app else ''}.json"
+
+
+def known_subnets(dirs: EngineDirs) -> tuple[ipaddress.IPv4Network, ...]:
+    """The subnets of all bridges described here, in use or not."""
+    described = (read_json(path) or {} for path in sorted(dirs.networks.glob("*.json")))
+    return tuple(ipaddress.IPv4Network(item["subnet"]) for one in described for item in one.get("subnets", ()))
+
+
+def _free_subnet(key: str, taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
     start = int(key, 16)
     for step in range(4096):
         number = (start + step) % 4096

@@ -56,6 +56,15 @@ class Engine:
         """The same engine for clean-up, which must happen although a stop was asked for."""
         return replace(self, cancel=None)
 
+    @property
+    def dirs(self) -> EngineDirs:
+        """Where the engine keeps things."""
+        return EngineDirs(base=self.root.parent, runtime=self.runroot.parent)
+
+    def within(self, app: str) -> "Engine":
+        """The same engine, whose new pods and containers join the application's own network."""
+        return replace(self, network=ensure_network(self.dirs, app))
+
     def run(
         self,
         *args: str,

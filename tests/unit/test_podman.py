@@ -80,16 +80,27 @@ def test_a_file_is_written_only_when_it_changes(tmp_path: Path) -> None:
 
 
 def test_the_network_keeps_out_of_the_machines_routes(dirs: EngineDirs) -> None:
-    table = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
-    everything = engine_config._free_subnet("00000000", table)
+    def free(routes: str) -> ipaddress.IPv4Network:
+        table = f"Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n{routes}"
+        return engine_config._free_subnet("00000000", tuple(engine_config._routes(table)))
+
+    everything = free("")
     little_endian = int.from_bytes(everything.network_address.packed, "little")
-    taken = table + f"eth0 {little_endian:08X} 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
-    assert not engine_config._free_subnet("00000000", taken).overlaps(everything)
-    whole = table + "eth0 0000000A 00000000 0001 0 0 0 000000FF 0 0 0\n"
+    taken = f"eth0 {little_endian:08X} 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
+    assert not free(taken).overlaps(everything)
     with pytest.raises(MachineError):
-        engine_config._free_subnet("00000000", whole)
-    default = table + "eth0 00000000 0100A8C0 0003 0 0 0 00000000 0 0 0\n"
-    assert engine_config._free_subnet("00000000", default) == everything
+        free("eth0 0000000A 00000000 0001 0 0 0 000000FF 0 0 0\n")
+    assert free("eth0 00000000 0100A8C0 0003 0 0 0 00000000 0 0 0\n") == everything
+
+
+def test_each_application_has_a_network_of_its_own(dirs: EngineDirs) -> None:
+    names = [ensure_network(dirs, app) for app in ("", "one", "two", "one")]
+    assert names[1] == names[3] and len(set(names)) == 3
+    described = [json.loads((dirs.networks / f"{name}.json").read_text()) for name in names[:3]]
+    subnets = [ipaddress.ip_network(item["subnets"][0]["subnet"]) for item in described]
+    assert not any(one.overlaps(two) for one in subnets for two in subnets if one is not two)
+    assert len({item["network_interface"] for item in described}) == 3
+    assert all(item["options"] == {"isolate": "true"} for item in described)
 
 
 def test_the_network_is_described_once(dirs: EngineDirs) -> None:
