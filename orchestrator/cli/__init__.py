@@ -23,6 +23,7 @@ COMMANDS = {
     "start": "orchestrator.cli.apps:start",
     "remove": "orchestrator.cli.apps:remove",
     "list": "orchestrator.cli.apps:list_",
+    "push": "orchestrator.cli.push:push",
     "doctor": "orchestrator.cli.machine:doctor",
     "engine": "orchestrator.cli.machine:engine",
     "nix": "orchestrator.cli.machine:nix",

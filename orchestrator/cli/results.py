@@ -73,6 +73,8 @@ class LayerResult(_Model):
 
 
 class ImageResult(_Model):
+    """An image in the engine's storage; `manifest_digest` is that of its manifest there, uncompressed."""
+
     service: str
     image_id: str
     manifest_digest: str
@@ -80,14 +82,37 @@ class ImageResult(_Model):
     layers: tuple[LayerResult, ...]
 
 
+class PushedImage(_Model):
+    """An image in a registry. `digest` is that of its manifest there, whose layers are compressed.
+
+    `size` counts all its blobs, `sent` those the registry did not have, in bytes.
+    """
+
+    service: str
+    image_id: str
+    digest: str
+    references: tuple[str, ...]
+    size: int
+    sent: int
+
+
+class PushResult(_Model):
+    """`push --json`."""
+
+    app: str
+    release: str
+    pushed: tuple[PushedImage, ...]
+
+
 class BuildResult(_Model):
-    """`build --json`. Seconds and bytes."""
+    """`build --json`. Seconds and bytes. `pushed` is empty without --push."""
 
     app: str
     toolchain: Literal["flake", "host"]
     wall_seconds: float
     services: tuple[ServiceResult, ...]
     images: tuple[ImageResult, ...]
+    pushed: tuple[PushedImage, ...] = ()
 
 
 class ProbeResult(_Model):
@@ -216,6 +241,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "remove": RemovedResult,
     "list": ListResult,
     "doctor": DoctorResult,
+    "push": PushResult,
     "error": ErrorResult,
 }
 

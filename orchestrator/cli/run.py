@@ -65,6 +65,15 @@ def state_dir() -> "Path":
     return default_state_dir(os.environ)
 
 
+def cache_dir() -> "Path":
+    """Where caches are, for commands that need no other setting."""
+    import os
+
+    from orchestrator.settings import default_cache_dir
+
+    return default_cache_dir(os.environ)
+
+
 def print_json(model: "BaseModel") -> None:
     """One JSON object on standard output."""
     click.echo(model.model_dump_json())

@@ -1,0 +1,162 @@
+"""`push`, and the same for `deploy --push` and `build --push`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from orchestrator.cli.options import app_argument, output_options, verbosity_of
+from orchestrator.cli.run import Run, print_json, print_result, running, state_dir
+
+if TYPE_CHECKING:
+    from orchestrator.image.push import Pushed, Target
+    from orchestrator.tools.podman import Engine
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+LOCAL_SERVICES = frozenset({"gate"})
+"""The gate publishes a port of this machine; elsewhere that is the work of what runs the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line says about the push: where to, under which tags, how."""
+
+    repository: str
+    tags: tuple[str, ...]
+    compression: Literal["gzip", "zstd"]
+    cert_dir: Path | None
+    plain_http: bool
+
+
+def registry_options(command: Decorated) -> Decorated:
+    """How images reach a registry."""
+    for option in reversed(
+        (
+            click.option(
+                "--tag", "tags", multiple=True, metavar="TAG", help="Push under TAG-SERVICE; may be repeated."
+            ),
+            click.option(
+                "--compression",
+                type=click.Choice(["gzip", "zstd"]),
+                default="gzip",
+                help="zstd is smaller; gzip is read by everything.  [default: gzip]",
+            ),
+            click.option(
+                "--cert-dir",
+                type=click.Path(exists=True, file_okay=False, path_type=Path),
+                metavar="DIR",
+                help="Trust the authorities in DIR/*.crt; DIR may hold a client certificate too.",
+            ),
+            click.option("--plain-http", is_flag=True, help="Allow http; on loopback it always is."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def push_option(command: Decorated) -> Decorated:
+    """`--push` and how: for commands that make images."""
+    pushing = click.option("--push", "repository", metavar="REGISTRY/REPO", help="Push the images there in the end.")
+    return pushing(registry_options(command))
+
+
+@click.command()
+@app_argument
+@click.argument("repository", metavar="REGISTRY/REPO")
+@click.option("--release", metavar="ID", help="Push this release.  [default: the live one]")
+@registry_options
+@output_options
+def push(app: str, repository: str, release: str | None, as_json: bool, verbosity: str | None, **how: Any) -> None:
+    """Push the images of a deployed application to a registry.
+
+    \b
+    Examples:
+      orchestrator push app registry.example.org/team/app
+      orchestrator push app registry.example.org/team/app --tag 1.2 --tag latest
+      orchestrator push app localhost:5000/app --compression zstd --json
+
+    Each service has its own tag in the one repository: TAG-web, TAG-backend; without --tag the release's id is
+    the tag. What the registry has is never sent again. Logins are those of `podman login` and `docker login`.
+    """
+    from orchestrator.cli.results import PushResult
+    from orchestrator.deploy.documents import find_release
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    wish = Wish(repository, **how)
+    state = state_dir()
+    record = find_release(state, check_name(app), release)
+    images = {service: (image.image_id, image.reference) for service, image in record.images.items()}
+    with running(verbosity_of(verbosity)) as run:
+        engine = open_engine(state, cancel=run.cancel)
+        pushed = push_all(wish, images, default_tag=record.id, engine=engine, run=run)
+    if as_json:
+        print_json(PushResult(app=app, release=record.id, pushed=tuple(map(pushed_result, pushed))))
+    else:
+        print_pushed(pushed)
+
+
+def wish_from(flags: dict[str, Any]) -> Wish | None:
+    """The push asked for with `--push`, taken out of `flags`. Raises `UsageError` before anything is built."""
+    names = ("repository", "tags", "compression", "cert_dir", "plain_http")
+    repository, tags, compression, cert_dir, plain_http = (flags.pop(name) for name in names)
+    if repository is None:
+        return None
+    wish = Wish(repository, tags, compression, cert_dir, plain_http)
+    make_target(wish, "checked", run=None)
+    return wish
+
+
+def push_all(
+    wish: Wish, images: Mapping[str, tuple[str, str]], *, default_tag: str, engine: "Engine", run: Run
+) -> "tuple[Pushed, ...]":
+    """Push each service's (image id, reference), except what is of use on this machine only."""
+    from orchestrator.cli.run import cache_dir
+    from orchestrator.image.push import Dock, Source, push_images
+
+    target = make_target(wish, default_tag, run=run)
+    wanted = [Source(service, *image) for service, image in images.items() if service not in LOCAL_SERVICES]
+    return push_images(wanted, target, Dock(engine, cache_dir(), run.emit, run.cancel))
+
+
+def make_target(wish: Wish, default_tag: str, *, run: Run | None) -> "Target":
+    """The wish, checked. Raises `UsageError`."""
+    import os
+
+    from orchestrator.image.push import Target
+    from orchestrator.process import base_environment
+    from orchestrator.tools.registry import CREDENTIAL_VARIABLES, Access, check_tag, parse_repository
+
+    logins = {name: os.environ[name] for name in CREDENTIAL_VARIABLES if name in os.environ}
+    access = Access(
+        environment={**base_environment(os.environ), **logins},
+        cert_dir=wish.cert_dir.absolute() if wish.cert_dir else None,
+        plain_http=wish.plain_http,
+        cancel=run.cancel if run else None,
+    )
+    tags = tuple(map(check_tag, wish.tags or (default_tag,)))
+    return Target(parse_repository(wish.repository), tags, wish.compression, access)
+
+
+def pushed_result(pushed: "Pushed") -> Any:
+    """One image for `--json`."""
+    from orchestrator.cli.results import PushedImage
+
+    return PushedImage(
+        service=pushed.service,
+        image_id=pushed.image_id,
+        digest=pushed.digest,
+        references=pushed.references,
+        size=pushed.size,
+        sent=pushed.sent,
+    )
+
+
+def print_pushed(pushed: "tuple[Pushed, ...]") -> None:
+    """One line per image, with the reference that never changes its meaning."""
+    for image in pushed:
+        repository = image.references[0].rpartition(":")[0]
+        print_result(f"{image.service}\t{repository}@{image.digest}\t{image.references[0]}")
