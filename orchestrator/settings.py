@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
 from orchestrator.errors import UsageError
 
 FILE_NAME = "orchestrator.toml"
 ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_LISTS = ("domains", "only", "skip", "generate_secrets")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 Toolchain = Literal["auto", "flake", "host"]
@@ -43,6 +45,33 @@ class Health(_Model):
     interval: float = Field(1.0, gt=0, description="seconds between two tries")
     timeout: float = Field(5.0, gt=0, description="seconds one try may take")
     deadline: float = Field(60.0, gt=0, description="seconds a release has to become healthy")
+
+
+class Required(_Model):
+    """What the value of a variable must be like."""
+
+    min_length: int = Field(1, ge=1, description="fewest characters")
+
+
+class Service(_Model):
+    """What one service is given."""
+
+    environment: dict[str, str] = Field({}, description="variables that are no secrets: they are written down here")
+    required: dict[str, Required] = Field({}, description="variables without which nothing is deployed")
+
+    @field_validator("environment", "required")
+    @classmethod
+    def _check_variables(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        for name in variables:
+            if not VARIABLE.fullmatch(name):
+                raise ValueError(f"{name!r} cannot name a variable")
+        return variables
+
+
+class Services(_Model):
+    """The services that run."""
+
+    backend: Service = Field(Service(), description="the backend")
 
 
 _SOURCE = re.compile(r"[A-Za-z0-9*._~:/?=&%+@\[\]-]+|'[a-z0-9-]+'")
@@ -130,6 +159,10 @@ class Settings(_Model):
     https_port: int | None = Field(
         None, ge=1, le=65535, description="its TLS port; 443, or 8443 where that is not free"
     )
+    env_file: Path | None = Field(None, description="file of the backend's variables, KEY=VALUE on each line")
+    variables: tuple[SecretStr, ...] = Field((), description="the backend's variables, KEY=VALUE each; --var only")
+    generate_secrets: tuple[str, ...] = Field((), description="variables given a random value once and for all")
+    services: Services = Field(Services(), description="what the services are given")
     web_limits: Limits = Field(Limits(memory="128m"), description="limits of the web container")
     backend_limits: Limits = Field(Limits(), description="limits of the backend container")
     health: Health = Field(Health(), description="probes of a new release")
@@ -210,6 +243,10 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
+    if "variables" in values:
+        raise UsageError(
+            f"{path}: values of variables do not belong here", hint="pass --var, or name a file with env_file"
+        )
     for forbidden in ("monorepo", "state_dir", "cache_dir"):
         if forbidden in values:
             raise UsageError(f"{path}: {forbidden} belongs to the machine", hint="use the flag or the variable instead")
@@ -217,12 +254,13 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in Settings.model_fields}
+    fields = [name for name in Settings.model_fields if name not in ("variables", "services")]
+    names = {ENVIRONMENT_PREFIX + name.upper(): name for name in fields}
     values: dict[str, Any] = {}
     for variable, name in names.items():
         if environ.get(variable):
             value = environ[variable]
-            values[name] = value.split(",") if name in ("domains", "only", "skip") else value
+            values[name] = value.split(",") if name in _LISTS else value
     return values
 
 

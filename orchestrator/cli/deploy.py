@@ -1,15 +1,17 @@
 """`deploy`, `build` and `plan`: the chain from settings to a release, read from top to bottom."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import build_options, output_options, project_options, verbosity_of
+from orchestrator.cli.options import build_options, output_options, project_options, variable_options, verbosity_of
 from orchestrator.cli.run import Run, print_json, print_result, running, settings_from
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
+    from orchestrator.deploy.environment import Environment
     from orchestrator.deploy.release import Release
     from orchestrator.image.assemble import Image
     from orchestrator.plan import Plan
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @project_options
+@variable_options
 @build_options
 @output_options
 def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
@@ -30,9 +33,11 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
       orchestrator deploy --name app
       orchestrator deploy --name app --monorepo ~/src/shop --domain shop.localhost --port 8090
       orchestrator deploy --name app --backend-dir services/api --backend-port 4000 --json
+      orchestrator deploy --name app --env-file .env --var DATABASE_URL --generate-secret JWT_SECRET
 
     What ran before keeps serving until the new release has answered a real request for the page and one for
-    the API. Run twice, the second run changes nothing.
+    the API. Run twice, the second run changes nothing. Variables the settings or .env.example require are checked
+    before anything is built; their values are kept in the engine's secret store only.
     """
     from orchestrator.cli.results import deploy_result
     from orchestrator.deploy.lock import locked_app
@@ -45,10 +50,13 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         project, plan = decide(settings)
         engine = open_engine(settings.state_dir, cancel=run.cancel)
         check_port(settings, engine)
+        environment = prepare_environment(settings, project, engine)
         results = build_services(settings, project, plan, run=run, trace=trace)
         check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
-        release = deploy_release(settings, plan, images, engine=engine, emit=run.emit, cancel=run.cancel)
+        release = deploy_release(
+            settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
+        )
     if as_json:
         print_json(deploy_result(settings.name, results, images, release))
     else:
@@ -122,6 +130,17 @@ def decide(settings: "Settings") -> "tuple[Project, Plan]":
 
     project = detect_project(settings)
     return project, make_plan(settings, project)
+
+
+def prepare_environment(settings: "Settings", project: "Project", engine: "Engine") -> "Environment":
+    """The backend's variables. Raises `UsageError` naming what is missing and where it is required."""
+    from orchestrator.deploy.environment import check_required, gather_environment, requirements
+    from orchestrator.deploy.secretvalues import generated_variables
+
+    environment = gather_environment(settings, os.environ)
+    if project.backend is not None and (wanted := requirements(settings, project.root, project.backend.directory)):
+        check_required(environment, wanted, kept=generated_variables(engine, settings.name))
+    return environment
 
 
 def build_services(

@@ -36,6 +36,33 @@ def project_options(command: Decorated) -> Decorated:
     return command
 
 
+def variable_options(command: Decorated) -> Decorated:
+    """What the backend is given when it runs."""
+    for option in reversed(
+        (
+            click.option(
+                "--env-file", type=click.Path(resolve_path=True), metavar="FILE", help="The backend's variables."
+            ),
+            click.option(
+                "--var",
+                "variables",
+                multiple=True,
+                metavar="KEY[=VALUE]",
+                help="One of them; KEY alone takes it from the environment.",
+            ),
+            click.option(
+                "--generate-secret",
+                "generate_secrets",
+                multiple=True,
+                metavar="KEY",
+                help="Give it a random value, made once and kept.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def build_options(command: Decorated) -> Decorated:
     """How the builds run."""
     for option in reversed(

@@ -9,6 +9,7 @@ from orchestrator.deploy.names import APP, container_name, gate_name, services, 
 from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
 from orchestrator.deploy.repair import repair
+from orchestrator.deploy.secretvalues import remove_values
 from orchestrator.deploy.state import AppStore, current_release
 from orchestrator.errors import UsageError
 from orchestrator.events import Emit
@@ -68,6 +69,7 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
     remove_gate(engine, app)
     remove_images(engine, app, kept=())
     remove_tree(sockets_dir(engine, app))
+    remove_values(engine, store)
     network_file(engine.dirs, app).unlink(missing_ok=True)
     store.remove()
 

@@ -124,7 +124,14 @@ def backend_spec(record: ReleaseRecord) -> ContainerSpec:
     """The backend container, told where to listen by PORT and HOST."""
     assert record.backend is not None
     environment = {**record.backend.environment, "PORT": str(record.backend.port), "HOST": "0.0.0.0"}
-    return _spec(record, "backend", record.backend.limits, environment=tuple(environment.items()), init=True)
+    return _spec(
+        record,
+        "backend",
+        record.backend.limits,
+        environment=tuple(environment.items()),
+        secrets=tuple(record.backend.secrets.items()),
+        init=True,
+    )
 
 
 def _spec(
@@ -133,6 +140,7 @@ def _spec(
     limits: Limits,
     *,
     environment: tuple[tuple[str, str], ...] = (),
+    secrets: tuple[tuple[str, str], ...] = (),
     mounts: tuple[Mount, ...] = (),
     socket: Path | None = None,
     init: bool = False,
@@ -147,6 +155,7 @@ def _spec(
         pids=limits.pids,
         pod=pod_name(record.app, record.id),
         environment=environment,
+        secrets=secrets,
         mounts=mounts,
         socket=socket,
         init=init,

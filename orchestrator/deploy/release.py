@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.deploy.diagnosis import deploy_error, explain_start
+from orchestrator.deploy.environment import Environment
 from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
 from orchestrator.deploy.probes import ask_once, verify_live, wait_release
 from orchestrator.deploy.repair import remove_strange_pods, repair
+from orchestrator.deploy.secretvalues import store_values, sweep_values
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.events import Emit, Event, PhaseFinished, PhaseStarted
 from orchestrator.image.storage import Image
@@ -23,6 +25,8 @@ from orchestrator.tools.podman import Engine
 
 SETTLE_SECONDS = 1.5 * KEEP_MILLISECONDS / 1000
 """After a swap: by then the gate hands every new request to the new release."""
+
+NO_ENVIRONMENT = Environment()
 
 SERVICE = "release"
 """Whose phases the view shows."""
@@ -42,7 +46,14 @@ class Release:
 
 
 def deploy_release(
-    settings: Settings, plan: Plan, images: Sequence[Image], *, engine: Engine, emit: Emit, cancel: Cancel
+    settings: Settings,
+    plan: Plan,
+    images: Sequence[Image],
+    *,
+    environment: Environment = NO_ENVIRONMENT,
+    engine: Engine,
+    emit: Emit,
+    cancel: Cancel,
 ) -> Release:
     """Make the images live. The caller holds the application's lock (`locked_app`).
 
@@ -50,11 +61,13 @@ def deploy_release(
     """
     store = AppStore(settings.state_dir, settings.name)
     repair(engine, store, emit=emit)
-    record = make_record(settings, plan, images, release_id=store.new_id(datetime.now(UTC)))
     previous = store.current()
-    if previous is not None and previous.fingerprint == record.fingerprint and (probes := serving(engine, previous)):
-        return Release(previous.id, previous.url, changed=False, probes=probes)
-    probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
+    with _swept_on_failure(engine, store):
+        record = make_record(settings, plan, images, release_id=store.new_id(datetime.now(UTC)))
+        record = with_variables(record, environment, store_values(engine, store, environment))
+        if previous is not None and previous.fingerprint == record.fingerprint and (found := serving(engine, previous)):
+            return Release(previous.id, previous.url, changed=False, probes=found)
+        probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
     if previous is not None:
         retire(engine.undisturbed, previous, emit=emit)
     prune(engine.undisturbed, store, keep=settings.keep_releases)
@@ -84,6 +97,19 @@ def make_record(settings: Settings, plan: Plan, images: Sequence[Image], *, rele
         backend=_backend_record(settings, plan.backend) if plan.backend else None,
         health=settings.health,
     )
+
+
+def with_variables(record: ReleaseRecord, environment: Environment, secrets: dict[str, str]) -> ReleaseRecord:
+    """The record with the backend's variables: plain ones, and the names under which the others are stored."""
+    if record.backend is None:
+        return record
+    plain = {
+        name: value
+        for name, value in {**record.backend.environment, **environment.plain}.items()
+        if name not in secrets
+    }
+    backend = record.backend.model_copy(update={"environment": plain, "secrets": secrets})
+    return record.model_copy(update={"backend": backend})
 
 
 def serving(engine: Engine, record: ReleaseRecord) -> tuple[Probe, ...]:
@@ -136,11 +162,12 @@ def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
 
 
 def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
-    """Forget the oldest releases beyond `keep`, pods neither live nor live before, and images no release left uses."""
+    """Forget the oldest releases beyond `keep`, other pods than the live and the warm one, images and values unused."""
     for record in store.superfluous(keep):
         store.forget(record)
     remove_strange_pods(engine, store, emit=_say_nothing)
     remove_images(engine, store.app, kept=store.releases())
+    sweep_values(engine, store)
 
 
 def _say_nothing(_event: Event) -> None:
@@ -170,6 +197,15 @@ def _discarded_on_failure(engine: Engine, record: ReleaseRecord) -> Iterator[Non
         yield
     except BaseException:
         discard_pod(engine.undisturbed, record)
+        raise
+
+
+@contextmanager
+def _swept_on_failure(engine: Engine, store: AppStore) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sweep_values(engine.undisturbed, store)
         raise
 
 

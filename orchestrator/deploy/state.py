@@ -34,12 +34,16 @@ class ImageRecord(_Model):
 
 
 class BackendRecord(_Model):
-    """How the backend was run. `environment` may hold secrets: the file is readable by its owner only."""
+    """How the backend was run. `environment` is plain; `secrets` are the names its other variables' values have.
+
+    The file is readable by its owner only all the same.
+    """
 
     port: int
     health_path: str | None
     api_path: str | None
     environment: dict[str, str]
+    secrets: dict[str, str] = {}
     limits: Limits
 
 
@@ -70,7 +74,8 @@ class ReleaseRecord(_Model):
     @property
     def environment_hash(self) -> str:
         """Equal for two releases whose backend gets the same variables."""
-        environment = self.backend.environment if self.backend else {}
+        backend = self.backend
+        environment = [backend.environment, backend.secrets] if backend else []
         return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
