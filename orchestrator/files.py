@@ -26,7 +26,7 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file, no_space_is_an_error(path):
+        with no_space_is_an_error(path), os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

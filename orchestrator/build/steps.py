@@ -71,15 +71,14 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
     `Interrupted`.
     """
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
-    with bench.log.open("a", errors="replace") as log:
+    with no_space_is_an_error(bench.log), bench.log.open("a", errors="replace") as log:
 
         def on_line(line: str) -> None:
             shown = None if nixlog.is_noise(line) or line.startswith(_NO_NETWORK) else read(line)
             if shown is not None:
                 kept.append(shown)
-                with no_space_is_an_error(bench.log):
-                    log.write(f"{shown}\n")
-                    log.flush()
+                log.write(f"{shown}\n")
+                log.flush()
                 bench.emit(Line(bench.service, shown))
 
         completed = stream(

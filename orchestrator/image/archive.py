@@ -5,13 +5,14 @@ Format: OCI Image Format Specification 1.0, layers as uncompressed pax archives,
 
 import hashlib
 import io
+import os
 import struct
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, assert_never
+from typing import Protocol, assert_never
 
 from orchestrator.errors import ImageError
 from orchestrator.files import no_space_is_an_error, sha256
@@ -19,6 +20,12 @@ from orchestrator.image.layers import Directory, Entry, File, LayerPlan, Link
 
 _FORMAT = "1"
 """Part of every layer's key: raise it when the same plan would give other bytes."""
+
+
+class Sink(Protocol):
+    """An open file, or a connection."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +114,23 @@ def write_layer(layer: LayerPlan, directory: Path) -> Layer:
     return Layer(layer.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=True)
 
 
+def measure_layer(layer: LayerPlan) -> Layer:
+    """What `write_layer` would give, with nothing written. Raises `ImageError` when a file changes meanwhile."""
+    with Path(os.devnull).open("wb") as file:
+        sink = _Hashing(file)
+        _write_archive(layer, sink)
+    return Layer(layer.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=True)
+
+
+def send_layer(layer: LayerPlan, file: Sink) -> None:
+    """Write a layer's archive to an open file, such as a connection."""
+    _write_archive(layer, _Hashing(file))
+
+
 class _Hashing:
     """A file that knows the digest and the size of what was written to it."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: Sink) -> None:
         self.digest = hashlib.sha256()
         self.size = 0
         self._file = file

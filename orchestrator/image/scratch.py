@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.errors import BusyError
-from orchestrator.files import free_bytes, locked, remove_tree
+from orchestrator.files import free_bytes, locked, no_space_is_an_error, remove_tree
 
 MEMORY = Path("/dev/shm")
 _PREFIX = "orchestrator-image-"
@@ -16,14 +16,22 @@ _SHARE = 4
 """Memory is used when at least this many times the need is free there."""
 
 
+def fits_memory(need: int, *, memory: Path = MEMORY) -> bool:
+    """Whether `need` bytes would lie in memory rather than on a disk."""
+    return memory.is_dir() and free_bytes(memory) >= _SHARE * need
+
+
 @contextmanager
 def scratch_directory(disk: Path, *, need: int, memory: Path = MEMORY) -> Iterator[Path]:
-    """A private directory with room for `need` bytes; removed at the end, also one a killed run left behind."""
-    in_memory = memory.is_dir() and free_bytes(memory) >= _SHARE * need
-    parent = memory if in_memory else disk
-    parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(parent)
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    """A private directory with room for `need` bytes; removed at the end, also one a killed run left behind.
+
+    Raises `DiskError` when not even an empty directory can be made.
+    """
+    parent = memory if fits_memory(need, memory=memory) else disk
+    with no_space_is_an_error(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
         with locked(directory / "lock", holder="a temporary directory"):
             yield directory

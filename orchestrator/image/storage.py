@@ -9,10 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.build.disk import Need, check_space
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit, Line
 from orchestrator.files import locked
-from orchestrator.image.archive import Layer, layer_key, write_layer
+from orchestrator.image.archive import Layer, layer_key, measure_layer, write_layer
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.layers import File, ImagePlan, LayerPlan
 from orchestrator.image.layout import (
@@ -22,7 +23,8 @@ from orchestrator.image.layout import (
     make_documents,
     write_layout,
 )
-from orchestrator.image.scratch import scratch_directory
+from orchestrator.image.offer import offered
+from orchestrator.image.scratch import fits_memory, scratch_directory
 from orchestrator.process import Cancel
 from orchestrator.tools.oci import (
     BlobMissing,
@@ -30,6 +32,7 @@ from orchestrator.tools.oci import (
     build_image,
     buildah_argv,
     copy_layout,
+    copy_offered,
     read_manifest,
 )
 from orchestrator.tools.podman import Engine
@@ -94,27 +97,59 @@ def store_layout(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], Non
 def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check: Callable[[], None]) -> Image:
     known = tuple(workshop.records.find(layer, key) for layer, key in zip(plan.layers, keys, strict=True))
     need = sum(_size(layer) for layer, found in zip(plan.layers, known, strict=True) if found is None)
-    # Twice: each new layer lies in the layout and, while skopeo unpacks it, in a temporary file of skopeo's.
-    with scratch_directory(workshop.cache_dir / "tmp", need=2 * need) as scratch:
-        layout = scratch / "layout"
+    # In memory a new layer lies twice: in the layout, and in skopeo's temporary file while it unpacks it.
+    in_memory = fits_memory(2 * need)
+    _check_room(plan, workshop, need if in_memory else 2 * need)
+    with scratch_directory(workshop.engine.scratch, need=2 * need) as scratch:
+        layout = blobs_directory(scratch / "layout") if in_memory else None
         layers = tuple(
-            found or _write_known(layer, key, blobs_directory(layout), workshop)
+            found or _new_layer(layer, key, layout, workshop)
             for layer, key, found in zip(plan.layers, keys, known, strict=True)
         )
         documents = make_documents(plan, layers, architecture=_architecture())
         image = _image(plan, layers, documents, workshop)
         if not workshop.engine.image_exists(image.image_id):
             check()
-            write_layout(layout, documents)
-            destination = workshop.engine.storage_reference(image.reference)
-            copy_layout(layout, destination, environment=workshop.engine.environment, cancel=workshop.cancel)
+            copy = _copy_layout if in_memory else _copy_offered
+            copy(plan, image, documents, scratch, workshop)
     workshop.records.trim()
     return image
 
 
-def _write_known(layer: LayerPlan, key: str, directory: Path, workshop: Workshop) -> Layer:
+def _check_room(plan: ImagePlan, workshop: Workshop, need: int) -> None:
+    """New layers in the engine's storage, and in a temporary file beside it where memory has no room for one."""
+    check_space([Need(workshop.engine.root, need, f"new layers of the {plan.service} image")])
+
+
+def _copy_layout(_plan: ImagePlan, image: Image, documents: Documents, scratch: Path, workshop: Workshop) -> None:
+    """From the layout in memory, which lacks the layers the storage should have."""
+    write_layout(scratch / "layout", documents)
+    engine = workshop.engine
+    destination = engine.storage_reference(image.reference)
+    copy_layout(scratch / "layout", destination, environment=engine.environment, cancel=workshop.cancel)
+
+
+def _copy_offered(plan: ImagePlan, image: Image, documents: Documents, scratch: Path, workshop: Workshop) -> None:
+    """Without a layout: skopeo's temporary files are all that a disk has to hold beside the storage."""
+    engine = workshop.engine
+    with offered(documents, dict(zip(image.layers, plan.layers, strict=True)), scratch) as offer:
+        try:
+            copy_offered(
+                offer.reference,
+                engine.storage_reference(image.reference),
+                authfile=offer.authfile,
+                scratch=scratch,
+                environment=engine.environment,
+                cancel=workshop.cancel,
+            )
+        except ImageError as error:
+            raise (offer.failures or [error])[0] from error
+
+
+def _new_layer(layer: LayerPlan, key: str, directory: Path | None, workshop: Workshop) -> Layer:
+    """The layer written into `directory`, or only measured where there is none; remembered for the next time."""
     workshop.cancel.check()
-    written = write_layer(layer, directory)
+    written = write_layer(layer, directory) if directory else measure_layer(layer)
     if layer_key(layer) != key:
         raise ImageError(f"files of the {layer.name} layer changed while it was written", hint="run the command again")
     workshop.records.remember(key, written)
@@ -157,7 +192,7 @@ def build_dockerfile(
     context = workshop.cache_dir / "contexts" / workshop.app / plan.service
     with (
         locked(context.parent / f"{plan.service}.lock", holder=workshop.app, wait_seconds=_BUILD_WAIT_SECONDS),
-        scratch_directory(workshop.cache_dir / "tmp", need=sum(_size(layer) for layer in plan.layers)) as scratch,
+        scratch_directory(workshop.engine.scratch, need=sum(_size(layer) for layer in plan.layers)) as scratch,
     ):
         write_context(plan, context)
         image_id, made = _build(plan, workshop, program=program, context=context, scratch=scratch)

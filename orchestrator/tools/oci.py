@@ -45,11 +45,39 @@ def copy_layout(
     Layers the storage has are not read, so the layout need not hold them. Temporary files go beside the layout.
     Raises `BlobMissing` when a layer is in neither, `DiskError` when a file system is full, `ImageError` else.
     """
-    skopeo = require("skopeo", reason="put images into the engine's storage", hint=_HINT)
     # The layout is named relatively, since `oci:` takes what follows a colon for a tag.
-    argv = [str(skopeo), "--tmpdir", str(layout.parent), "--insecure-policy", "copy", "--quiet"]
+    _copy(f"oci:{layout.name}", destination, scratch=layout.parent, environment=environment, cancel=cancel)
+
+
+def copy_offered(
+    source: str,
+    destination: str,
+    *,
+    authfile: Path,
+    scratch: Path,
+    environment: Mapping[str, str],
+    cancel: Cancel | None = None,
+) -> None:
+    """Copy an image from a loopback registry (`docker://…`) to `destination`; temporary files go to `scratch`.
+
+    Raises `DiskError` when a file system is full, `ImageError` else.
+    """
+    flags = ("--src-tls-verify=false", *("--src-authfile", str(authfile)))
+    _copy(source, destination, *flags, scratch=scratch, environment=environment, cancel=cancel)
+
+
+def _copy(
+    source: str,
+    destination: str,
+    *flags: str,
+    scratch: Path,
+    environment: Mapping[str, str],
+    cancel: Cancel | None,
+) -> None:
+    skopeo = require("skopeo", reason="put images into the engine's storage", hint=_HINT)
+    argv = [str(skopeo), "--tmpdir", str(scratch), "--insecure-policy", "copy", "--quiet", *flags]
     try:
-        run([*argv, f"oci:{layout.name}", destination], env=environment, cwd=layout.parent, cancel=cancel)
+        run([*argv, source, destination], env=environment, cwd=scratch, cancel=cancel)
     except ProcessError as error:
         if re.search(r"reading blob .*no such file or directory", error.completed.stderr):
             raise BlobMissing(f"a layer of {destination} is missing", details=error.details) from error

@@ -52,6 +52,11 @@ class Engine:
         )
 
     @property
+    def scratch(self) -> Path:
+        """Where temporary files of images go: the file system of the storage, which takes them in."""
+        return self.root.parent / "scratch"
+
+    @property
     def undisturbed(self) -> "Engine":
         """The same engine for clean-up, which must happen although a stop was asked for."""
         return replace(self, cancel=None)

@@ -5,7 +5,16 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from orchestrator.build import disk
-from orchestrator.build.disk import MB, RESERVE, Need, check_space, predict_build, remember_build
+from orchestrator.build.disk import (
+    MB,
+    RESERVE,
+    Need,
+    check_space,
+    predict_build,
+    predict_images,
+    remember_build,
+    remember_images,
+)
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.errors import DiskError
 from orchestrator.plan import BuildPlan, CargoOutput, TreeOutput
@@ -65,3 +74,13 @@ def test_an_opened_dev_shell_needs_nothing_more(tmp_path: Path):
     assert [need.path for need in disk.predict_toolchain(tmp_path)] == [Path("/nix/store")]
     (tmp_path / "toolchains").mkdir()
     assert disk.predict_toolchain(tmp_path) == []
+
+
+def test_nothing_is_refused_where_nothing_will_be_written(tmp_path: Path):
+    check_space([Need(tmp_path, 0, "images")], free=lambda path: 0)
+
+
+def test_images_are_predicted_from_the_last_ones(tmp_path: Path):
+    assert "estimated" in predict_images(tmp_path, tmp_path, "app").purpose
+    remember_images(tmp_path, "app", 7 * MB)
+    assert predict_images(tmp_path, tmp_path, "app") == Need(tmp_path, 14 * MB, "images")
