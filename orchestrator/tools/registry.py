@@ -127,7 +127,7 @@ def read_remote(reference: str, repository: Repository, access: Access) -> bytes
 def destination_flags(repository: Repository, access: Access) -> list[str]:
     """What skopeo must be told about the way to the registry."""
     flags = [f"--dest-cert-dir={access.cert_dir}"] if access.cert_dir else []
-    if access.plain_http or repository.is_local:
+    if access.plain_http or (repository.is_local and access.cert_dir is None):
         flags.append("--dest-tls-verify=false")
     return flags
 

@@ -1,0 +1,200 @@
+"""Pushing to Debian's docker-registry, through a proxy that counts what is sent."""
+
+import base64
+import hashlib
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator import process
+from orchestrator.errors import RegistryError
+from orchestrator.events import Event, Note
+from orchestrator.image import push as push_module
+from orchestrator.image.packing import Compression
+from orchestrator.image.push import Dock, Pushed, Source, Target, push_images
+from orchestrator.image.storage import Image, Workshop, store_layout
+from orchestrator.process import Cancel
+from orchestrator.tools.podman import Engine
+from orchestrator.tools.registry import Access, ConnectionDropped, parse_repository
+from tests.integration.registry import Proxy, counting_proxy, make_certificate, serving_registry
+from tests.integration.test_images import engine, make_sources, plan_of, short
+
+__all__ = ["engine", "short"]
+
+MISSING = [name for name in ("podman", "skopeo", "docker-registry", "zstd") if process.find(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}")
+
+HTPASSWD = "tester:$2y$04$iA1xcuWgs5BfqmAEnE3FZ.oIENIUQFCJnX1EeS2bPEoD3C11rzsr2\n"
+"""The password is "secret"."""
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with serving_registry(tmp_path_factory.mktemp("registry")) as port:
+        yield port
+
+
+@pytest.fixture
+def proxy(upstream: int) -> Iterator[Proxy]:
+    with counting_proxy(upstream) as made:
+        yield made
+
+
+@dataclass
+class Machine:
+    """One machine with its engine, cache and home, and the repository it pushes to."""
+
+    engine: Engine
+    base: Path
+    repository: str
+    events: list[Event]
+
+    def store(self, name: str, *, page: bytes | None = None) -> Image:
+        sources = make_sources(self.base / "sources" / name)
+        # Incompressible, so that sizes mean something.
+        (sources / "program").write_bytes(b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(20_000)))
+        workshop = Workshop("towns", self.engine, self.base / "cache", lambda _: None, Cancel())
+        return store_layout(plan_of(sources, page=page), workshop, check=lambda: None)
+
+    def push(self, *images: Image, compression: Compression = "gzip", cache: str = "cache", **how: object) -> Pushed:
+        access = Access({**process.base_environment(os.environ), "HOME": str(self.base)})
+        target = Target(parse_repository(self.repository), ("1",), compression, replace(access, **how))
+        dock = Dock(self.engine, self.base / cache, self.events.append, Cancel())
+        sources = [Source(image.service, image.image_id, image.reference) for image in images]
+        return push_images(sources, target, dock)[0]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, engine: Engine, proxy: Proxy, request: pytest.FixtureRequest) -> Machine:
+    repository = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
+    return Machine(engine, tmp_path, f"127.0.0.1:{proxy.port}/team/{repository}", [])
+
+
+def get(port: int, path: str) -> bytes:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/v2/{path}", headers={"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_what_arrives_is_the_image_with_compressed_layers(machine: Machine, proxy: Proxy, compression: Compression):
+    image = machine.store("a")
+    pushed = machine.push(image, compression=compression)
+    path = machine.repository.partition("/")[2]
+    raw = get(proxy.port, f"{path}/manifests/1-web")
+    assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == pushed.digest
+    manifest = json.loads(raw)
+    assert manifest["config"]["digest"] == f"sha256:{image.image_id}"
+    assert {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]} == {compression}
+    assert pushed.sent == pushed.size == proxy.uploaded
+    unpack = {"gzip": ["gzip", "-dc"], "zstd": ["zstd", "-dcq"]}[compression]
+    for layer, known in zip(manifest["layers"], image.layers, strict=True):
+        blob = machine.base / "blob"
+        blob.write_bytes(get(proxy.port, f"{path}/blobs/{layer['digest']}"))
+        assert blob.stat().st_size == layer["size"]
+        unpacked = machine.base / "unpacked"
+        process.run(["sh", "-c", f"{' '.join(unpack)} < {blob} > {unpacked}"])
+        assert f"sha256:{hashlib.sha256(unpacked.read_bytes()).hexdigest()}" == known.diff_id
+
+
+def test_a_second_push_sends_no_blob_from_a_machine_without_state_too(machine: Machine, proxy: Proxy):
+    image = machine.store("a")
+    first = machine.push(image)
+    for cache in ("cache", "elsewhere"):
+        proxy.reset()
+        again = machine.push(image, cache=cache)
+        assert (again.digest, again.sent) == (first.digest, 0)
+        assert proxy.uploaded == 0
+        assert proxy.asked("HEAD", "/blobs/") >= len(image.layers)
+        assert proxy.asked("POST", "/blobs/uploads/") == 0
+
+
+def test_a_change_of_the_page_sends_its_layer_and_the_config(machine: Machine, proxy: Proxy):
+    machine.push(machine.store("a"))
+    proxy.reset()
+    page = b"<p>another</p>"
+    pushed = machine.push(machine.store("b", page=page))
+    assert pushed.sent == proxy.uploaded
+    assert proxy.uploaded <= 16 * 1024 + len(page) < pushed.size
+
+
+def test_layers_in_the_cache_are_not_read_from_the_storage_again(machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    machine.push(machine.store("a"))
+    read: list[int] = []
+    extract = push_module.extract_layers
+
+    def watch(reference: str, layout: Path, **how: object) -> None:
+        extract(reference, layout, **how)  # type: ignore[arg-type]  # handed on
+        read.append(sum(path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir()))
+
+    monkeypatch.setattr(push_module, "extract_layers", watch)
+    image = machine.store("b", page=b"other")
+    machine.push(image)
+    machine.push(image)
+    assert len(read) == 1
+    assert read[0] < 40_000 < 640_000 < sum(layer.size for layer in image.layers)
+
+
+def test_a_dropped_connection_is_tried_again_and_what_arrived_is_not_sent_twice(
+    machine: Machine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(push_module, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+    image = machine.store("a")
+    proxy.drops = 2
+    pushed = machine.push(image)
+    notes = [event.text for event in machine.events if isinstance(event, Note)]
+    assert notes and all("trying again" in note for note in notes)
+    assert proxy.uploaded == pushed.size
+
+
+def test_a_registry_that_stays_away_is_named(machine: Machine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(push_module, "RETRY_SECONDS", (0.0,))
+    image = machine.store("a")
+    proxy.drops = 100
+    with pytest.raises(ConnectionDropped, match=f"could not push to {machine.repository}:1-web"):
+        machine.push(image)
+    assert list((machine.base / "cache" / "tmp").iterdir()) == []
+
+
+def test_a_private_authority_and_a_login_in_an_engines_auth_file(machine: Machine, tmp_path: Path):
+    image = machine.store("a")
+    certificate, key = make_certificate(tmp_path / "tls")
+    htpasswd = tmp_path / "htpasswd"
+    htpasswd.write_text(HTPASSWD)
+    authorities = tmp_path / "authorities"
+    authorities.mkdir()
+    (authorities / "ca.crt").write_bytes(certificate.read_bytes())
+    (tmp_path / "nobody").mkdir()
+    with serving_registry(tmp_path / "secure", tls=(certificate, key), htpasswd=htpasswd) as port:
+        machine.repository = f"127.0.0.1:{port}/team/app"
+        with pytest.raises(RegistryError, match="did not let us push") as caught:
+            machine.push(image, cert_dir=authorities)
+        assert caught.value.hint is not None and "podman login" in caught.value.hint
+        with pytest.raises(RegistryError) as caught:
+            machine.push(image, cert_dir=tmp_path / "nobody")
+        assert "certificate" in "".join(caught.value.details)
+        login = base64.b64encode(b"tester:secret").decode()
+        text = json.dumps({"auths": {f"127.0.0.1:{port}": {"auth": login}}})
+        for place in (tmp_path / "auth.json", tmp_path / ".docker" / "config.json"):
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(text)
+            variables = {"REGISTRY_AUTH_FILE": str(place)} if place.name == "auth.json" else {}
+            environment = {**process.base_environment(os.environ), "HOME": str(tmp_path), **variables}
+            assert machine.push(image, cert_dir=authorities, environment=environment).digest.startswith("sha256:")
+            place.unlink()
+
+
+def test_an_image_that_is_gone_is_named(machine: Machine):
+    image = machine.store("a")
+    machine.engine.remove_image(image.reference)
+    with pytest.raises(Exception, match="could not read") as caught:
+        machine.push(image)
+    assert image.reference in str(caught.value)
