@@ -26,7 +26,12 @@ def detect_project(settings: Settings) -> Project:
     root = _root(settings.monorepo)
     wanted = _wanted_services(settings)
     frontend = (
-        detect_frontend(root, given=settings.frontend_dir, api_prefix=settings.api_prefix)
+        detect_frontend(
+            root,
+            given=settings.frontend_dir,
+            api_prefix=settings.api_prefix,
+            build_command=settings.frontend_build,
+        )
         if "frontend" in wanted
         else None
     )

@@ -14,6 +14,8 @@ DEFAULT_PORT = 3000
 WEB_FRAMEWORKS = ("axum", "actix-web", "rocket", "warp", "poem", "salvo", "tide", "hyper")
 HEALTH_PATHS = ("/health", "/healthz", "/up", "/api/health", "/ready")
 
+READY_PATHS = ("/ready", "/readyz", "/health/ready", "/api/ready")
+
 _READS_PORT = re.compile(r"\"PORT\"")
 _PORT_LITERAL = re.compile(
     r"[\"'](?:0\.0\.0\.0|127\.0\.0\.1|localhost|\[::\]):(?P<address>\d{2,5})[\"']"
@@ -25,7 +27,7 @@ _ROUTE = re.compile(r"\.route\(\s*\"(?P<path>/[^\"]*)\"\s*,\s*(?:\w+::)*get\b|#\
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`directory` and `lock_file` are relative to the monorepo."""
+    """`directory` and `lock_file` are relative to the monorepo; `ready_path` also says whether what it needs is there."""
 
     framework: str
     directory: PurePosixPath
@@ -36,6 +38,7 @@ class Backend:
     health_path: str | None
     api_path: str | None
     evidence: tuple[Evidence, ...]
+    ready_path: str | None = None
 
 
 def detect_backend(
@@ -55,6 +58,7 @@ def detect_backend(
     chosen, why = _binary(root, directory, manifest, binary)
     listening, listening_evidence = _port(root, directory, port)
     health, health_evidence = _health(root, directory)
+    ready, ready_evidence = _ready(root, directory)
     api, api_evidence = _api(root, directory, api_prefix)
     found = Evidence(
         f"package {name}, {_web_framework(manifest) or 'no web framework'}",
@@ -70,7 +74,8 @@ def detect_backend(
         port=listening,
         health_path=health,
         api_path=api,
-        evidence=(found, why, *listening_evidence, *health_evidence, *api_evidence),
+        ready_path=ready,
+        evidence=(found, why, *listening_evidence, *health_evidence, *ready_evidence, *api_evidence),
     )
 
 
@@ -191,6 +196,12 @@ def _health(root: Path, directory: PurePosixPath) -> tuple[str | None, tuple[Evi
         if path in routes:
             return path, (routes[path],)
     return None, (Evidence("no health endpoint found, so any answer below 500 will do", directory.as_posix()),)
+
+
+def _ready(root: Path, directory: PurePosixPath) -> tuple[str | None, tuple[Evidence, ...]]:
+    routes = _routes(root, directory)
+    path = next((path for path in READY_PATHS if path in routes), None)
+    return path, (routes[path],) if path else ()
 
 
 def _api(root: Path, directory: PurePosixPath, prefix: str) -> tuple[str | None, tuple[Evidence, ...]]:

@@ -59,8 +59,10 @@ class Frontend:
     evidence: tuple[Evidence, ...]
 
 
-def detect_frontend(root: Path, *, given: str | None, api_prefix: str) -> Frontend | None:
-    """The frontend below `root`, or the one in the directory `given`.
+def detect_frontend(
+    root: Path, *, given: str | None, api_prefix: str, build_command: str | None = None
+) -> Frontend | None:
+    """The frontend below `root`, or the one in the directory `given`, built by `build_command` where one is given.
 
     Raises `ProjectError` when there are several, or when the directory given holds none.
     """
@@ -78,10 +80,10 @@ def detect_frontend(root: Path, *, given: str | None, api_prefix: str) -> Fronte
         if not candidates:
             return None
         directory = candidates[0]
-    return _describe(root, directory, api_prefix)
+    return _describe(root, directory, api_prefix, build_command)
 
 
-def _describe(root: Path, directory: PurePosixPath, api_prefix: str) -> Frontend:
+def _describe(root: Path, directory: PurePosixPath, api_prefix: str, build_command: str | None) -> Frontend:
     manifest = read_manifest(root, directory)
     if "vite" not in dependencies(manifest):
         raise ProjectError(
@@ -89,7 +91,7 @@ def _describe(root: Path, directory: PurePosixPath, api_prefix: str) -> Frontend
             hint="for a backend only, leave --frontend-dir out or pass --skip frontend",
         )
     script = _scripts(manifest).get("build")
-    output, output_evidence = _output(root, directory, script)
+    output, output_evidence = _output(root, directory, build_command or script)
     path = (directory / "package.json").as_posix()
     found = Evidence("depends on vite", path, line_of(root / path, '"vite"'))
     manager = detect_package_manager(root, directory)
@@ -115,9 +117,9 @@ def _scripts(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def _output(root: Path, directory: PurePosixPath, script: str | None) -> tuple[str, Evidence]:
-    """The output directory relative to `directory`: the script's flag, the configuration, Vite's default."""
+    """The output directory relative to `directory`: the command's flag, the configuration, Vite's default."""
     if script and (flag := _OUT_DIR_FLAG.search(script)):
-        return flag[1], Evidence(f"output directory {flag[1]}", (directory / "package.json").as_posix())
+        return flag[1], Evidence(f"output directory {flag[1]}, from `{script}`", directory.as_posix())
     for name in _CONFIG_NAMES:
         path = root / directory / name
         if path.is_file():

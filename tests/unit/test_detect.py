@@ -182,6 +182,13 @@ def test_a_vite_frontend_is_found_with_its_api_variable(tmp_path: Path):
     assert [item.line for item in found.api_variable.evidence] == [1, 2]
 
 
+def test_the_build_command_given_decides_the_output_directory(tmp_path: Path):
+    write(tmp_path, {"package.json": package(), "vite.config.js": "export default { build: { outDir: 'a' } }"})
+    for command, output in ((None, "a"), ("npx vite build --outDir b", "b"), ("vite build --outDir=c", "c")):
+        found = detect_frontend(tmp_path, given=None, api_prefix="/api", build_command=command)
+        assert found is not None and found.output.as_posix() == output
+
+
 def test_an_or_default_is_told_from_a_nullish_one(tmp_path: Path):
     write(
         tmp_path,
