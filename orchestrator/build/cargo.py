@@ -1,16 +1,18 @@
 """cargo: the variables of a reproducible build, what a fetch depends on, what it says while it builds."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from orchestrator.build.cache.explain import Reasons
 from orchestrator.build.registries import UserConfig, read_toml, table, write_config
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.plan import BuildPlan, CargoOutput
 
 WRITE_LOCK = ("cargo", "generate-lockfile")
+_REPORTING = ("--message-format=json-render-diagnostics", "--verbose")
 _MANIFESTS = ("Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".cargo/config")
 
 
@@ -23,6 +25,7 @@ class Cargo:
     config: UserConfig
     compiled: int = 0
     reused: int = 0
+    reasons: Reasons = field(default_factory=Reasons)
     executable: PurePosixPath | None = None
 
     def decides_fetch(self, path: str) -> bool:
@@ -60,15 +63,16 @@ class Cargo:
         return variables
 
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]:
-        """`cargo build …` made to name its executables; other commands unchanged."""
-        if argv[:2] != ("cargo", "build") or any(part.startswith("--message-format") for part in argv):
+        """`cargo build …` made to name its executables and its reasons; other commands unchanged."""
+        if argv[:2] != ("cargo", "build"):
             return argv
-        return (*argv[:2], "--message-format=json-render-diagnostics", *argv[2:])
+        missing = [flag for flag in _REPORTING if not any(_is_flag(part, flag) for part in argv)]
+        return (*argv[:2], *missing, *argv[2:])
 
     def read(self, line: str) -> str | None:
         """Take in one line of output; the text to show, None for a message meant for programs."""
         if not line.startswith('{"reason":'):
-            return line
+            return None if self.reasons.read(line) else line
         try:
             message = json.loads(line)
         except ValueError:
@@ -109,3 +113,8 @@ def _remapped(workspace: Workspace) -> list[str]:
         f"--remap-path-prefix={workspace.seen('src')}=/src",
         *(f"--remap-path-prefix={base / name}=/registry" for name in names),
     ]
+
+
+def _is_flag(part: str, flag: str) -> bool:
+    """Whether an argument sets what the flag sets, in whichever way it is written."""
+    return part.startswith(flag.partition("=")[0]) or (flag == "--verbose" and part in ("-v", "-vv"))

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
+from orchestrator.build.cache.index import open_index
+from orchestrator.build.cache.key import cargo_key
+from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, step_environment
@@ -94,12 +97,30 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
         ecosystem = choose_ecosystem(site, build)
-        fetched = _make(site, build, bench, ecosystem)
+        cache = _target_cache(site, build)
+        fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
             saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, _product(bench, build, ecosystem))
+            if cache is not None:
+                cache.keep(workspace)
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
-    cache: Cache = "partial" if ecosystem.reused or not fetched else "miss"
-    return _result(site, build, site.clock() - started, cache, ecosystem.compiled, saved.path)
+    state = _cache_state(ecosystem, fetched)
+    return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved.path)
+
+
+def _target_cache(site: Site, build: BuildPlan) -> TargetCache | None:
+    """The cache of a cargo build; other ecosystems keep nothing but their workspace."""
+    if not isinstance(build.output, CargoOutput):
+        return None
+    key = cargo_key(build, site.snapshot, site.toolchain, _influences(site))
+    index = open_index(site.cache_dir, site.toolchain.nix)
+    return open_cache(index, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
+
+
+def _cache_state(ecosystem: Ecosystem, fetched: bool) -> Cache:
+    if ecosystem.reused and not ecosystem.compiled:
+        return "hit"
+    return "partial" if ecosystem.reused or not fetched else "miss"
 
 
 def find_built(site: Site, build: BuildPlan) -> tuple[str, artifacts.Artifact | None]:
@@ -113,6 +134,7 @@ def write_lock_file(site: Site, build: BuildPlan, command: tuple[str, ...]) -> b
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
         ecosystem = choose_ecosystem(site, build)
+        distrust_target(workspace)
         sync_sources(workspace, site.snapshot)
         ecosystem.prepare(workspace)
         lock = workspace.path / "src" / build.lock_file
@@ -134,18 +156,25 @@ def choose_ecosystem(site: Site, build: BuildPlan) -> Ecosystem:
             assert_never(build.output)
 
 
+@dataclass(slots=True)
+class Phase:
+    """A phase that is going on; `outcome` is what will be said of it when it ends."""
+
+    outcome: str = ""
+
+
 @contextmanager
-def phase(site: Site, service: str, name: str) -> Iterator[None]:
+def phase(site: Site, service: str, name: str) -> Iterator[Phase]:
     """Tell when a phase begins and ends, and trace it."""
     started = site.clock()
     site.emit(PhaseStarted(service, name))
-    done = False
+    going_on, done = Phase(), False
     try:
         with site.trace.span(service, name):
-            yield
+            yield going_on
         done = True
     finally:
-        site.emit(PhaseFinished(service, name, site.clock() - started, ok=done))
+        site.emit(PhaseFinished(service, name, site.clock() - started, ok=done, outcome=going_on.outcome))
 
 
 def log_path(cache_dir: Path, app: str, service: str) -> Path:
@@ -177,19 +206,31 @@ def _bench(site: Site, build: BuildPlan, workspace: Workspace, slot: Slot) -> Be
     )
 
 
-def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem) -> bool:
+def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, cache: TargetCache | None) -> bool:
     """Bring the sources up to date and run the steps that are needed; whether dependencies had to be fetched."""
-    with phase(site, build.service, "sources"):
-        sync_sources(bench.workspace, site.snapshot)
+    with phase(site, build.service, "sources") as going_on:
+        if cache is not None:
+            going_on.outcome = cache.open(bench.workspace)
+        else:
+            sync_sources(bench.workspace, site.snapshot)
         ecosystem.prepare(bench.workspace)
     fetched = False
     for step in build.steps:
         if step.name == "fetch":
             fetched = _fetch(site, bench, ecosystem, step) or fetched
         else:
-            with phase(site, build.service, step.name):
-                run_command(bench, _command(site, bench, ecosystem, step), read=ecosystem.read)
+            _build(site, bench, ecosystem, step, cache)
     return fetched
+
+
+def _build(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: TargetCache | None) -> None:
+    started = site.clock()
+    with phase(site, bench.service, step.name) as going_on:
+        run_command(bench, _command(site, bench, ecosystem, step), read=ecosystem.read)
+        if cache is not None and isinstance(ecosystem, Cargo):
+            units = ecosystem.reasons.units
+            outcome = Outcome(ecosystem.compiled, ecosystem.reused, units, site.clock() - started)
+            going_on.outcome = cache.report(outcome)
 
 
 def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:

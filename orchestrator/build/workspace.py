@@ -34,8 +34,8 @@ _Known = dict[str, list[Any]]
 Recorded = Mapping[str, tuple[Entry, int]]
 """path -> what an earlier build saw there, and its modification time in nanoseconds."""
 
-Readers = Callable[[frozenset[str]], Iterable[str]]
-"""Which files must count as changed too, given the paths that changed."""
+Readers = Callable[[frozenset[str], frozenset[str]], Iterable[str]]
+"""Which files must count as changed too, given the paths that changed and those that were there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +144,10 @@ class _Sync:
 
     def run(self, readers: Readers | None) -> frozenset[str]:
         """Everything that is not current is placed or removed. Killed on the way, everything counts as changed."""
+        current = {entry.path for entry in self.snapshot.entries}
+        before = frozenset(self.known or self.recorded)
         stale = [entry for entry in self.snapshot.entries if not self._is_current(entry)]
-        gone = sorted(self.known.keys() - {entry.path for entry in self.snapshot.entries}, reverse=True)
+        gone = sorted(self.known.keys() - current, reverse=True)
         interrupted = self.incoming.exists()
         if not stale and not gone and not interrupted:
             return frozenset()
@@ -153,10 +155,9 @@ class _Sync:
         self._remember_intent(stale)
         for path in gone:
             self._remove(path)
-        changed = frozenset(gone) | {entry.path for entry in stale if self._place(entry)}
-        if interrupted and readers:
-            changed |= {entry.path for entry in self.snapshot.entries}
-        self._renew(readers(changed) if readers and changed else ())
+        changed = (before - current) | {entry.path for entry in stale if self._place(entry)}
+        in_doubt = changed | current if interrupted else changed
+        self._renew(readers(in_doubt, before) if readers and in_doubt else ())
         self._save()
         remove_tree(self.incoming)
         return changed

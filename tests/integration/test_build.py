@@ -40,12 +40,18 @@ def open_host(base: Path) -> Toolchain:
         source="flake.nix",
         key="test",
         home=base / "toolchain",
-        nix=Nix(Path("/usr/bin/nix"), (2, 8), {}),
+        nix=Nix(Path(shutil.which("nix") or "/usr/bin/nix"), (2, 8), private_store(base)),
         nixpkgs="path:/nowhere",
         develop=("/usr/bin/env", f"PATH={cargo_directory()}:/usr/bin:/bin"),
         visible=(cargo_directory().parent,),
         nix_writable=False,
     )
+
+
+def private_store(base: Path) -> dict[str, str]:
+    """The environment of a Nix with a store of the test's own."""
+    names = {"NIX_STORE_DIR": "store", "NIX_STATE_DIR": "var", "NIX_LOG_DIR": "log", "NIX_CONF_DIR": "etc"}
+    return {name: str(base / "nix" / directory) for name, directory in names.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -67,12 +67,26 @@ def test_without_messages_the_usual_place_is_taken(tmp_path: Path, workspace: Wo
     assert make(tmp_path).product(workspace) == workspace.path / "target/release/serve"
 
 
-def test_only_cargo_build_is_asked_for_messages(tmp_path: Path):
+def test_only_cargo_build_is_asked_for_messages_and_reasons(tmp_path: Path):
     cargo = make(tmp_path)
     wanted = "--message-format=json-render-diagnostics"
-    assert cargo.arguments(("cargo", "build", "-p", "x")) == ("cargo", "build", wanted, "-p", "x")
-    assert cargo.arguments(("cargo", "build", wanted)) == ("cargo", "build", wanted)
+    assert cargo.arguments(("cargo", "build", "-p", "x")) == ("cargo", "build", wanted, "--verbose", "-p", "x")
+    assert cargo.arguments(("cargo", "build", wanted)) == ("cargo", "build", "--verbose", wanted)
+    assert cargo.arguments(("cargo", "build", wanted, "-vv")) == ("cargo", "build", wanted, "-vv")
     assert cargo.arguments(("bash", "-c", "cargo build")) == ("bash", "-c", "cargo build")
+
+
+def test_cargos_reasons_are_kept_and_not_shown(tmp_path: Path):
+    cargo = make(tmp_path)
+    dirty = (
+        "       Dirty api v1.0.0 (/build/src/api): the file `api/src/main.rs` has changed (1.5s, 2s after last build)"
+    )
+    assert [cargo.read(line) for line in (dirty, "       Fresh serde v1.0.1", "     Running `rustc x`")] == [None] * 3
+    assert cargo.read("   Compiling api v1.0.0 (/build/src/api)") is not None
+    assert cargo.read("   Compiling itoa v1.0.2") is not None
+    found = [(unit.name, unit.version, unit.reason) for unit in cargo.reasons.units]
+    assert found[0][:2] == ("api", "1.0.0") and found[0][2].startswith("the file `api/src/main.rs` has changed")
+    assert found[1:] == [("itoa", "1.0.2", "it was not in the cache")]
 
 
 def test_the_projects_own_strip_and_target_flags_are_left_alone(tmp_path: Path, workspace: Workspace):
