@@ -72,7 +72,7 @@ class UnknownAppError(OrchestratorError):
 
 class RegistryError(OrchestratorError):
     exit_code = 12
-    summary = "a registry could not be reached or refused a push; what is deployed is as it was"
+    summary = "a registry could not be reached or refused a push; what is deployed keeps running"
 
 
 class FindingsError(OrchestratorError):

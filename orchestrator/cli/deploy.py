@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.options import build_options, output_options, project_options, variable_options, verbosity_of
+from orchestrator.cli.push import print_pushed, push_made, push_option, pushed_results, wish_from
 from orchestrator.cli.run import Run, print_json, print_result, running, settings_from
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @project_options
 @variable_options
 @build_options
+@push_option
 @output_options
 def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
     """Build the monorepo, start it beside what runs, and switch over once it answers.
@@ -45,6 +47,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     from orchestrator.deploy.release import deploy_release
     from orchestrator.tools.podman import open_engine
 
+    wish = wish_from(flags)
     settings = settings_from(flags)
     with running(verbosity_of(verbosity)) as run, locked_app(settings.state_dir, settings.name):
         project, plan = decide(settings)
@@ -57,15 +60,20 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         release = deploy_release(
             settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
         )
+        pushed = push_made(wish, images, default_tag=release.id, engine=engine, run=run)
     if as_json:
-        print_json(deploy_result(settings.name, results, images, release))
+        print_json(
+            deploy_result(settings.name, results, images, release).model_copy(update={"pushed": pushed_results(pushed)})
+        )
     else:
+        print_pushed(pushed)
         print_release(settings, release)
 
 
 @click.command()
 @project_options
 @build_options
+@push_option
 @output_options
 def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
     """Build the services and assemble their images, without starting anything.
@@ -75,10 +83,12 @@ def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any)
       orchestrator build --name app
       orchestrator build --name app --only backend --verbose
       orchestrator build --name app --json --trace trace.json
+      orchestrator build --name app --push registry.example.org/team/app --tag 1.2
     """
     from orchestrator.cli.results import build_result
     from orchestrator.tools.podman import open_engine
 
+    wish = wish_from(flags)
     settings = settings_from(flags)
     with running(verbosity_of(verbosity)) as run:
         project, plan = decide(settings)
@@ -86,9 +96,11 @@ def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any)
         results = build_services(settings, project, plan, run=run, trace=trace)
         check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
+        pushed = push_made(wish, images, default_tag="latest", engine=engine, run=run)
     if as_json:
-        print_json(build_result(settings.name, results, images))
+        print_json(build_result(settings.name, results, images).model_copy(update={"pushed": pushed_results(pushed)}))
     else:
+        print_pushed(pushed)
         print_images(images)
 
 

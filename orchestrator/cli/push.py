@@ -1,7 +1,7 @@
 """`push`, and the same for `deploy --push` and `build --push`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -11,6 +11,8 @@ from orchestrator.cli.options import app_argument, output_options, verbosity_of
 from orchestrator.cli.run import Run, print_json, print_result, running, state_dir
 
 if TYPE_CHECKING:
+    from orchestrator.cli.results import PushedImage
+    from orchestrator.image.assemble import Image
     from orchestrator.image.push import Pushed, Target
     from orchestrator.tools.podman import Engine
 
@@ -94,7 +96,7 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
         engine = open_engine(state, cancel=run.cancel)
         pushed = push_all(wish, images, default_tag=record.id, engine=engine, run=run)
     if as_json:
-        print_json(PushResult(app=app, release=record.id, pushed=tuple(map(pushed_result, pushed))))
+        print_json(PushResult(app=app, release=record.id, pushed=pushed_results(pushed)))
     else:
         print_pushed(pushed)
 
@@ -108,6 +110,16 @@ def wish_from(flags: dict[str, Any]) -> Wish | None:
     wish = Wish(repository, tags, compression, cert_dir, plain_http)
     make_target(wish, "checked", run=None)
     return wish
+
+
+def push_made(
+    wish: Wish | None, images: "tuple[Image, ...]", *, default_tag: str, engine: "Engine", run: Run
+) -> "tuple[Pushed, ...]":
+    """Push the images just made, if that was asked for."""
+    if wish is None:
+        return ()
+    made = {image.service: (image.image_id, image.reference) for image in images}
+    return push_all(wish, made, default_tag=default_tag, engine=engine, run=run)
 
 
 def push_all(
@@ -141,18 +153,11 @@ def make_target(wish: Wish, default_tag: str, *, run: Run | None) -> "Target":
     return Target(parse_repository(wish.repository), tags, wish.compression, access)
 
 
-def pushed_result(pushed: "Pushed") -> Any:
-    """One image for `--json`."""
+def pushed_results(pushed: "tuple[Pushed, ...]") -> "tuple[PushedImage, ...]":
+    """The images for `--json`."""
     from orchestrator.cli.results import PushedImage
 
-    return PushedImage(
-        service=pushed.service,
-        image_id=pushed.image_id,
-        digest=pushed.digest,
-        references=pushed.references,
-        size=pushed.size,
-        sent=pushed.sent,
-    )
+    return tuple(PushedImage.model_validate(asdict(image)) for image in pushed)
 
 
 def print_pushed(pushed: "tuple[Pushed, ...]") -> None:
