@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
@@ -120,6 +120,18 @@ class Web(_Model):
         return origins
 
 
+_SIZE = r"^[1-9][0-9]*[kmg]$"
+
+
+class ImageRules(_Model):
+    """What images may hold."""
+
+    allow: tuple[str, ...] = Field((), description="names of store paths and programs that may be in an image")
+    budget: dict[str, Annotated[str, Field(pattern=_SIZE)]] = Field(
+        {}, description='most bytes of a service\'s image, such as {backend = "40m"}'
+    )
+
+
 class Settings(_Model):
     """Everything one run was asked to do."""
 
@@ -149,6 +161,8 @@ class Settings(_Model):
     write_lock: bool = Field(False, description="write a missing lock file into the monorepo")
     assembler: Assembler = Field("oci", description="what assembles the images")
     keep_releases: int = Field(5, ge=1, description="how many releases are kept")
+    keep_bytes: str = Field("5g", pattern=_SIZE, description="bytes of caches and unused images `gc` keeps")
+    image: ImageRules = Field(ImageRules(), description="what images may hold")
     web: Web = Field(Web(), description="how the web servers answer")
     env: Preset = Field("PRO", description="DEV or PRO: presets below every explicit setting")
     cert: Path | None = Field(None, description="certificate chain of the domains, PEM")
@@ -183,6 +197,11 @@ class Settings(_Model):
             if not _DOMAIN.fullmatch(domain):
                 raise ValueError(f"{domain!r} is not a host name")
         return domains
+
+
+def parse_bytes(size: str) -> int:
+    """Bytes of a size such as "40m"; k, m and g are powers of 1000."""
+    return int(size[:-1]) * {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}[size[-1]]
 
 
 def check_name(name: str) -> str:

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from orchestrator.errors import ImageError
-
 STORE = Path("/nix/store")
 _CHUNK = 1 << 20
 _LONGEST_REFERENCE = 4096
@@ -150,22 +148,14 @@ def _existing(references: Iterable[str], store: Path) -> set[Path]:
     }
 
 
-def check_programs(programs: Iterable[str], closure: Closure, *, allowed: frozenset[str] = frozenset()) -> None:
-    """No shell, compiler, interpreter or package manager among `programs`, the executable paths of an image.
+def find_programs(programs: Iterable[str], closure: Closure) -> Iterator[tuple[str, Path | None]]:
+    """Shells, compilers, interpreters and package managers among `programs`, the executable paths of an image.
 
-    `allowed` holds the names this service runs on. Raises `ImageError` naming the path and what pulls it in.
+    Each with the store path it is in, None for one outside of the store.
     """
     for path in sorted(programs):
-        match = _FORBIDDEN.fullmatch(path.rpartition("/")[2])
-        if match is None or match["name"] in allowed:
-            continue
-        member = _member(path, closure.store)
-        chain = closure.chain(member) if member else ()
-        raise ImageError(
-            f"the image of {closure.product} would contain {path}, a program that does not belong in an image",
-            hint="remove the reference (strip the binary, map build paths away) or build without that dependency",
-            details=[" refers to ".join(str(step) for step in (closure.product, *chain))] if chain else [],
-        )
+        if _FORBIDDEN.fullmatch(path.rpartition("/")[2]):
+            yield path, _member(path, closure.store)
 
 
 def _member(path: str, store: Path) -> Path | None:

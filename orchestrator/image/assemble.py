@@ -12,6 +12,7 @@ from orchestrator.build.disk import remember_images
 from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.image.admission import admit
 from orchestrator.image.checks import check_image
 from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
@@ -59,10 +60,7 @@ def assemble_images(
     products = find_products(plan, results)
     closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
-    images = tuple(
-        _assemble(image, needs, workshop, assembler=settings.assembler)
-        for image, needs in plan_images(plan, products, closure)
-    )
+    images = tuple(_assemble(image, needs, workshop, settings) for image, needs in plan_images(plan, products, closure))
     remember_images(settings.cache_dir, settings.name, _own_bytes(images))
     return images
 
@@ -116,11 +114,13 @@ def _html_files(site: Path | None) -> dict[str, bytes]:
     return {str(path.relative_to(site)): path.read_bytes() for path in sorted(site.rglob("*.html")) if path.is_file()}
 
 
-def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, *, assembler: Assembler) -> Image:
+def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, settings: Settings) -> Image:
     workshop.cancel.check()
     started = time.monotonic()
     workshop.emit(PhaseStarted(plan.service, "image"))
-    image = _store(plan, workshop, assembler=assembler, check=partial(check_image, plan, closure))
+    rules = settings.image
+    admit(plan, closure, allow=rules.allow, budget=rules.budget.get(plan.service), emit=workshop.emit)
+    image = _store(plan, workshop, assembler=settings.assembler, check=partial(check_image, plan))
     written = sum(layer.written for layer in image.layers)
     outcome = f"{written} of {len(image.layers)} layers written" if written else "unchanged"
     workshop.emit(PhaseFinished(plan.service, "image", time.monotonic() - started, outcome=outcome))

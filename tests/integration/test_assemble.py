@@ -214,9 +214,9 @@ def test_a_shell_is_refused_with_the_chain_that_pulls_it_in(run: Run) -> None:
     program = run.products.program
     assert program is not None
     run.store.compile(program, f'const char *tool = "{tool}/bin/x"; int main(void) {{ return !tool; }}')
-    with pytest.raises(ImageError, match=f"image of backend would contain {bash}/bin/bash") as caught:
+    with pytest.raises(ImageError, match="the backend image would contain .*: bash") as caught:
         run()
-    assert caught.value.details == (f"backend refers to {tool} refers to {bash}",)
+    assert caught.value.details == (f"{bash}/bin/bash: backend refers to {tool} refers to {bash}",)
 
 
 def test_a_web_server_outside_the_store_is_refused(run: Run, tmp_path: Path) -> None:
