@@ -88,8 +88,9 @@ class WebPlan:
 class BackendPlan:
     """How a backend container runs: given PORT=`port` and HOST=0.0.0.0.
 
-    `health_path` is asked until it answers 2xx; without one, "/" must answer below 500. `api_path` is asked once
-    through nginx before success is printed; None asks `health_path` through nginx.
+    `ready_path`, else `health_path`, is asked until it answers 2xx; without either, "/" must answer below 500.
+    `health_path` tells afterwards whether it is alive. `api_path` is asked once through nginx before success is
+    printed; None asks the former through nginx.
     """
 
     service: str
@@ -97,6 +98,7 @@ class BackendPlan:
     health_path: str | None
     api_path: str | None
     environment: tuple[tuple[str, str], ...] = ()
+    ready_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,8 @@ def _plan_web(settings: Settings, project: Project) -> WebPlan:
     if project.frontend is None:
         return WebPlan(static=None, spa=False, proxy=Proxy("backend", backend.port, "/", ()), options=options)
     prefix = settings.api_prefix
-    health = settings.health.path or backend.health_path
-    exact = (health,) if health and not health.startswith(f"{prefix}/") else ()
+    asked = (settings.health.path or backend.health_path, _ready_path(settings, backend))
+    exact = tuple(dict.fromkeys(path for path in asked if path and not path.startswith(f"{prefix}/")))
     proxy = Proxy("backend", backend.port, prefix, exact, strip=settings.strip_prefix)
     return WebPlan(static="frontend", spa=True, proxy=proxy, options=options)
 
@@ -219,4 +221,10 @@ def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
         port=backend.port,
         health_path=settings.health.path or backend.health_path,
         api_path=backend.api_path,
+        ready_path=_ready_path(settings, backend),
     )
+
+
+def _ready_path(settings: Settings, backend: Backend) -> str | None:
+    """What is said counts more than what is found; a path said for both is not undone by one found for one."""
+    return settings.health.ready_path or settings.health.path or backend.ready_path

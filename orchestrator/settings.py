@@ -39,12 +39,21 @@ class Limits(_Model):
 
 
 class Health(_Model):
-    """How a new release is asked whether it works."""
+    """How a release is asked whether it is ready to serve, and whether it is alive."""
 
-    path: str | None = Field(None, description="backend path to ask; found in the source when absent")
+    path: str | None = Field(None, description="backend path that tells it is alive; found in the source when absent")
+    ready_path: str | None = Field(
+        None, description="backend path that tells it is ready; found in the source, else the one above"
+    )
     interval: float = Field(1.0, gt=0, description="seconds between two tries")
     timeout: float = Field(5.0, gt=0, description="seconds one try may take")
-    deadline: float = Field(60.0, gt=0, description="seconds a release has to become healthy")
+    deadline: float | None = Field(
+        None, gt=0, description="seconds a release has to become ready; 60, or 3 times the slowest seen when absent"
+    )
+    retries: int = Field(3, ge=1, description="failures in a row after which `watch` restarts a service")
+    start_period: float | None = Field(
+        None, ge=0, description="seconds after a start in which failures do not count; the deadline when absent"
+    )
 
 
 class Required(_Model):

@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "orchestrator.cli.deploy:plan",
     "status": "orchestrator.cli.apps:status",
     "logs": "orchestrator.cli.apps:logs",
+    "exec": "orchestrator.cli.inside:exec_",
     "releases": "orchestrator.cli.releases:releases",
     "rollback": "orchestrator.cli.releases:rollback",
     "stop": "orchestrator.cli.apps:stop",

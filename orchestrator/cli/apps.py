@@ -42,15 +42,16 @@ def status(app: str, as_json: bool) -> None:
 @app_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
 @click.option("--service", "only", multiple=True, metavar="SERVICE", help="This container only: web, backend, gate.")
+@click.option("--since", metavar="TIME", help='What was written since: "10m", "2h", "2026-05-06T07:08:09".')
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines.")
-def logs(app: str, follow: bool, only: tuple[str, ...], tail: int | None) -> None:
+def logs(app: str, follow: bool, only: tuple[str, ...], since: str | None, tail: int | None) -> None:
     """Print what the containers of an application wrote.
 
     \b
     Examples:
       orchestrator logs app
       orchestrator logs app -f --service backend
-      orchestrator logs app --tail 50
+      orchestrator logs app --tail 50 --since 10m
     """
     from orchestrator.deploy.app import app_logs
     from orchestrator.process import interact
@@ -59,7 +60,7 @@ def logs(app: str, follow: bool, only: tuple[str, ...], tail: int | None) -> Non
 
     state = state_dir()
     engine = open_engine(state)
-    argv = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, follow=follow)
+    argv = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, since=since, follow=follow)
     raise click.exceptions.Exit(interact(argv, env=engine.environment))
 
 
@@ -174,11 +175,15 @@ def _print_status(result: "StatusResult") -> None:
             facts.append(f"up {service.uptime_seconds:.0f} s")
         if service.memory is not None:
             facts.append(f"{service.memory / 1e6:.1f} MB")
+        if service.cpu is not None:
+            facts.append(f"{service.cpu * 100:.1f} % of a core")
         if service.restarts:
             facts.append(f"{service.restarts} restarts")
         if service.exit_code is not None:
             facts.append(f"last exit code {service.exit_code}")
         print_result(f"  {service.name}: {', '.join(facts)}")
+        for line in service.last_lines:
+            print_result(f"    │ {line}")
     if result.probe:
         answer = result.probe.status or "no answer"
         print_result(f"  asked {result.probe.url}: {answer} in {result.probe.seconds * 1000:.0f} ms")

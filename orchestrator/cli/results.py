@@ -144,7 +144,10 @@ class ErrorResult(_Model):
 
 
 class ServiceStatusResult(_Model):
-    """One container. Memory in bytes; `exit_code` is that of its last death."""
+    """One container. Memory in bytes, cpu as the share of one core; `exit_code` is that of its last death.
+
+    `last_lines` are what it last wrote, where it fails.
+    """
 
     name: str
     state: str
@@ -153,6 +156,8 @@ class ServiceStatusResult(_Model):
     image_id: str
     uptime_seconds: float | None
     memory: int | None
+    cpu: float | None
+    last_lines: tuple[str, ...]
 
 
 class StatusResult(_Model):

@@ -1,6 +1,7 @@
 """The life of a deployed application: start, stop, remove, logs. What changes it needs its lock (`locked_app`)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deploy.gate import STOP_SECONDS, find_gate, remove_gate
@@ -10,14 +11,14 @@ from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
 from orchestrator.deploy.repair import repair
 from orchestrator.deploy.secretvalues import remove_values
-from orchestrator.deploy.state import AppStore, current_release
+from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import remove_pod, stop_container
 from orchestrator.tools.engine_config import network_file
-from orchestrator.tools.inspection import inspect_containers, list_pods, logs_argv
+from orchestrator.tools.inspection import entry_point, inspect_containers, list_pods, logs_argv
 from orchestrator.tools.podman import Engine
 
 
@@ -74,6 +75,36 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
     store.remove()
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A command in a running container: run `argv` with `process.interact` and the engine's environment.
+
+    `program` is what the container itself runs, `pid` its process on this machine.
+    """
+
+    argv: tuple[str, ...]
+    program: str
+    pid: int
+
+
+def app_exec(
+    state_dir: Path, app: str, command: Sequence[str], *, service: str | None, terminal: bool, engine: Engine
+) -> Inside:
+    """A command to be run in a service's container; in the backend's where there is one and `service` is None.
+
+    Raises `UnknownAppError`, and `UsageError` for an unknown service or one that does not run.
+    """
+    record = current_release(state_dir, app)
+    chosen = service or services(record)[0]
+    _check_services(record, [chosen])
+    name = gate_name(app) if chosen == "gate" else container_name(record, chosen)
+    container = next(iter(inspect_containers(engine, [name])), None)
+    if container is None or not container.running:
+        raise UsageError(f"the {chosen} of {app} does not run", hint=f"see: orchestrator status {app}")
+    keep = ("--interactive", *(("--tty",) if terminal else ()))
+    return Inside(engine.argv("exec", *keep, name, *command), entry_point(engine, name), container.pid)
+
+
 def app_logs(
     state_dir: Path,
     app: str,
@@ -81,21 +112,25 @@ def app_logs(
     engine: Engine,
     only: Sequence[str] = (),
     tail: int | None = None,
+    since: str | None = None,
     follow: bool = False,
 ) -> tuple[str, ...]:
     """The command that shows the current release's logs; run it with `process.interact` and the engine's environment.
 
-    `only` names services; all by default. Raises `UnknownAppError`, and `UsageError` for an unknown service or when
-    no container is left to have logs.
+    `only` names services; all by default. `since` is a duration ("10m") or a time. Raises `UnknownAppError`, and
+    `UsageError` for an unknown service or when no container is left to have logs.
     """
     record = current_release(state_dir, app)
-    unknown = sorted(set(only) - {*services(record), "gate"})
-    if unknown:
-        known = ", ".join((*services(record), "gate"))
-        raise UsageError(f"{app} has no service {', '.join(unknown)}", hint=f"its services: {known}")
+    _check_services(record, only)
     wanted = only or services(record)
     candidates = [gate_name(app) if service == "gate" else container_name(record, service) for service in wanted]
     names = [container.name for container in inspect_containers(engine, candidates)]
     if not names:
         raise UsageError(f"{app} has no containers", hint=f"start it: orchestrator start {app}")
-    return logs_argv(engine, names, tail=tail, follow=follow)
+    return logs_argv(engine, names, tail=tail, since=since, follow=follow)
+
+
+def _check_services(record: ReleaseRecord, wanted: Sequence[str]) -> None:
+    known = (*services(record), "gate")
+    if unknown := sorted(set(wanted) - set(known)):
+        raise UsageError(f"{record.app} has no service {', '.join(unknown)}", hint=f"its services: {', '.join(known)}")

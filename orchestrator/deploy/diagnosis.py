@@ -1,5 +1,6 @@
 """Why a release does not become healthy: one cause, a hint, and the last log lines."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,13 @@ from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 
 LOG_LINES = 20
+
+_MISSING_VARIABLE = re.compile(
+    r"\b(?P<before>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b[`'\"]?[^\n]{0,30}?"
+    r"\b(?:not set|not found|unset|missing|required|undefined|must be (?:set|given|provided))\b"
+    r"|\b(?:missing|required|undefined|unset)\b[^\n]{0,40}?\b(?P<after>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b"
+)
+"""A variable's name has an underscore: other words in capitals are too often something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,20 @@ def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: boo
         return Cause(service, f"{service} was ended by signal {code - 128} (exit code {code})", "see its log lines")
     if code == 0:
         return Cause(service, f"{service} ended at once with exit code 0", "a service must stay in the foreground")
+    if missing := missing_variable(log):
+        said = f"{service} crashed with exit code {code}: it misses {missing}"
+        return Cause(service, said, "give it with --var or --env-file, and declare it in orchestrator.toml")
     return Cause(service, f"{service} crashed with exit code {code}", "see its log lines")
+
+
+def missing_variable(log: Sequence[str]) -> str | None:
+    """What a program that ended says of a variable it misses, in the words servers have for it."""
+    for line in reversed(log):
+        if match := _MISSING_VARIABLE.search(line):
+            return f"the variable {match['before'] or match['after']}"
+        if "NotPresent" in line:  # std::env::VarError names no variable
+            return "a variable its log lines do not name"
+    return None
 
 
 def explain_start(failure: ServiceNotStarted) -> Cause:

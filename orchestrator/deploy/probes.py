@@ -3,7 +3,7 @@
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, find_cause
 from orchestrator.deploy.health import Expectation, Patience, Probe, Target, probe, wait_healthy
 from orchestrator.deploy.names import release_socket
-from orchestrator.deploy.state import ReleaseRecord
+from orchestrator.deploy.state import AppStore, ReleaseRecord
 from orchestrator.errors import DeployError
 from orchestrator.process import Cancel
 from orchestrator.tools.podman import Engine
@@ -12,12 +12,16 @@ GATE_PATIENCE = Patience(interval=0.2, timeout=5.0, deadline=10.0)
 """The gate was just started or has been running; the release behind it is healthy already."""
 
 
+LEAST_DEADLINE = 60.0
+DEADLINE_FACTOR = 3.0
+
+
 def start_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
-    """What a new release must answer on its own socket: the backend's health, then the page."""
+    """What a new release must answer on its own socket: the backend's readiness, then the page."""
     backend = record.backend
     asked = []
-    if backend is not None and backend.health_path is not None:
-        asked.append(Expectation(backend.health_path, 200, 300))
+    if backend is not None and (path := backend.ready_path or backend.health_path) is not None:
+        asked.append(Expectation(path, 200, 300))
     elif backend is not None:
         asked.append(Expectation(_prefix_path(record), 200, 500))
     return (*asked, *_page(record))
@@ -33,13 +37,26 @@ def live_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
     return (*_page(record), *(item for item in start_expectations(record) if item.path != "/" or not record.page))
 
 
-def wait_release(engine: Engine, record: ReleaseRecord, *, cancel: Cancel) -> None:
-    """Wait until the release answers everything on its own socket.
+def alive_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
+    """What a release answers as long as it is alive, also while something it needs is away."""
+    backend = record.backend
+    if backend is not None and backend.health_path is not None:
+        return (Expectation(backend.health_path, 200, 300),)
+    return (Expectation(_prefix_path(record), 200, 500),) if backend is not None else _page(record)
+
+
+def start_deadline(store: AppStore, record: ReleaseRecord) -> float:
+    """Seconds the release has to become ready: what the settings say, else learnt from how long starts took."""
+    return record.health.deadline or max(LEAST_DEADLINE, DEADLINE_FACTOR * store.slowest_start())
+
+
+def wait_release(engine: Engine, record: ReleaseRecord, *, deadline: float, cancel: Cancel) -> None:
+    """Wait until the release answers everything on its own socket, at most `deadline` seconds for each.
 
     Raises `DeployError` with one cause: at once when a container dies, else at the deadline. `Interrupted` on a stop.
     """
     health = record.health
-    patience = Patience(interval=health.interval, timeout=health.timeout, deadline=health.deadline)
+    patience = Patience(interval=health.interval, timeout=health.timeout, deadline=deadline)
     for expected in start_expectations(record):
         target = Target(_host(record), expected.path, socket=release_socket(engine, record))
         answer = wait_healthy(

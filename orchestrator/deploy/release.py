@@ -12,7 +12,7 @@ from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_ga
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
-from orchestrator.deploy.probes import ask_once, verify_live, wait_release
+from orchestrator.deploy.probes import ask_once, start_deadline, verify_live, wait_release
 from orchestrator.deploy.repair import remove_strange_pods, repair
 from orchestrator.deploy.secretvalues import store_values, sweep_values
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
@@ -138,10 +138,12 @@ def go_live(
     On any failure its pod is gone again and `previous` serves as before.
     """
     with _discarded_on_failure(engine, record):
+        started = time.monotonic()
         with _phase(emit, "start"):
             _start(engine, record)
         with _phase(emit, "wait until healthy"):
-            wait_release(engine, record, cancel=cancel)
+            wait_release(engine, record, deadline=start_deadline(store, record), cancel=cancel)
+        store.note_start(time.monotonic() - started)
         with _phase(emit, "switch"), _switched_back_on_failure(engine, store, record, previous):
             ensure_gate(engine, record, store.gate_config)
             point_at(engine, record.app, record.id)
@@ -179,6 +181,7 @@ def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:
         port=backend.port,
         health_path=backend.health_path,
         api_path=backend.api_path,
+        ready_path=backend.ready_path,
         environment=dict(backend.environment),
         limits=settings.backend_limits,
     )

@@ -42,6 +42,7 @@ class BackendRecord(_Model):
     port: int
     health_path: str | None
     api_path: str | None
+    ready_path: str | None = None
     environment: dict[str, str]
     secrets: dict[str, str] = {}
     limits: Limits
@@ -121,6 +122,18 @@ class AppStore:
         if release_id not in known:
             raise UsageError(f"{self.app} has no release {release_id}", hint=f"its releases: {', '.join(known)}")
         return known[release_id]
+
+    def slowest_start(self) -> float:
+        """Seconds the slowest healthy start so far took; 0 before the first."""
+        try:
+            return float((self.directory / "slowest_start").read_text())
+        except (OSError, ValueError):
+            return 0.0
+
+    def note_start(self, seconds: float) -> None:
+        """Remember how long a start took until it was healthy, where none was slower."""
+        if seconds > self.slowest_start():
+            write_atomically(self.directory / "slowest_start", f"{seconds:.3f}\n")
 
     def new_id(self, now: datetime) -> str:
         """An id that sorts after every other of the application, also when the clock was set back."""

@@ -12,7 +12,7 @@ from orchestrator.deploy.names import container_name, services
 from orchestrator.deploy.pod import pod_containers
 from orchestrator.deploy.probes import ask_once
 from orchestrator.deploy.state import ReleaseRecord, current_release
-from orchestrator.tools.inspection import Container, last_exit_code, memory_use
+from orchestrator.tools.inspection import Container, Usage, last_exit_code, read_logs, read_usage
 from orchestrator.tools.podman import Engine
 
 State = Literal["running", "starting", "failing", "crash-looping", "stopped"]
@@ -20,13 +20,18 @@ State = Literal["running", "starting", "failing", "crash-looping", "stopped"]
 YOUNG_SECONDS = 15.0
 """A container this young may not answer yet without failing."""
 
+LAST_LINES = 5
+
 CALM_SECONDS = 60.0
 """A container that crashed and has run this long since is no longer crash-looping."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One container. `exit_code` is that of its last death; memory is in bytes, None unless it runs."""
+    """One container. `exit_code` is that of its last death; memory in bytes and cpu (share of one core) while it runs.
+
+    `last_lines` are what it last wrote, where it fails.
+    """
 
     name: str
     state: State
@@ -35,6 +40,8 @@ class ServiceStatus:
     image_id: str
     uptime_seconds: float | None
     memory: int | None
+    cpu: float | None
+    last_lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,13 @@ def app_status(state_dir: Path, app: str, *, engine: Engine) -> AppStatus:
     gate = find_gate(engine, app)
     running = [container for container in (*containers.values(), *((gate,) if gate else ())) if container.running]
     probe, healthy = _ask(record) if running else (None, False)
-    memory = memory_use(engine, [container.name for container in running])
+    usage = read_usage(engine, [container.name for container in running])
     now = datetime.now(UTC)
     found = []
     for service in services(record):
         container = containers.get(container_name(record, service))
         state = judge_container(container, wanted=bool(running), healthy=healthy, now=now)
-        found.append(_service_status(engine, service, container, state, memory, now=now))
+        found.append(_service_status(engine, service, container, state, usage, now=now))
     state = judge_app([service.state for service in found], wanted=bool(running), healthy=healthy)
     return AppStatus(app, state, record.id, record.url, tuple(found), probe)
 
@@ -90,10 +97,17 @@ def judge_app(states: Sequence[State], *, wanted: bool, healthy: bool) -> State:
 
 
 def _service_status(
-    engine: Engine, service: str, container: Container | None, state: State, memory: Mapping[str, int], *, now: datetime
+    engine: Engine,
+    service: str,
+    container: Container | None,
+    state: State,
+    usage: Mapping[str, Usage],
+    *,
+    now: datetime,
 ) -> ServiceStatus:
     if container is None:
-        return ServiceStatus(service, state, None, 0, "", None, None)
+        return ServiceStatus(service, state, None, 0, "", None, None, None, ())
+    used = usage.get(container.name)
     died = not container.running or container.restarts > 0
     return ServiceStatus(
         name=service,
@@ -102,7 +116,9 @@ def _service_status(
         restarts=container.restarts,
         image_id=container.image_id,
         uptime_seconds=_age(container, now) if container.running else None,
-        memory=memory.get(container.name),
+        memory=used.memory if used else None,
+        cpu=used.cpu if used else None,
+        last_lines=read_logs(engine, container.name, tail=LAST_LINES) if state in ("failing", "crash-looping") else (),
     )
 
 

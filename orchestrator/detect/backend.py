@@ -27,7 +27,7 @@ _ROUTE = re.compile(r"\.route\(\s*\"(?P<path>/[^\"]*)\"\s*,\s*(?:\w+::)*get\b|#\
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`directory` and `lock_file` are relative to the monorepo; `ready_path` also says whether what it needs is there."""
+    """`directory` and `lock_file` are relative to the monorepo; `ready_path` tells whether what it needs is there."""
 
     framework: str
     directory: PurePosixPath

@@ -35,6 +35,14 @@ class Container:
         return self.state == "running"
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """`memory` in bytes; `cpu` is the share of one core, on average since the container started."""
+
+    memory: int
+    cpu: float
+
+
 class _Parsed(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -61,6 +69,7 @@ class _Inspected(_Parsed):
     config: _Config = Field(alias="Config")
 
 
+_USAGE = "{{.Name}}\t{{.MemUsageBytes}}\t{{.CPUPerc}}"
 _STATES: Mapping[str, State] = {
     "created": "created",
     "configured": "created",
@@ -123,25 +132,41 @@ def read_logs(engine: Engine, name: str, *, tail: int) -> tuple[str, ...]:
     return tuple((answer.stdout + answer.stderr).splitlines()) if answer.returncode == 0 else ()
 
 
-def logs_argv(engine: Engine, names: Iterable[str], *, tail: int | None, follow: bool) -> tuple[str, ...]:
+def entry_point(engine: Engine, name: str) -> str:
+    """The program a container runs; empty when that cannot be told."""
+    return engine.ask("container", "inspect", "--format", "{{.Path}}", name).stdout.strip()
+
+
+def logs_argv(
+    engine: Engine, names: Iterable[str], *, tail: int | None, since: str | None = None, follow: bool
+) -> tuple[str, ...]:
     """The command that shows the logs of several containers on the terminal, each line under its name."""
     return engine.argv(
         "logs",
         "--names",
         *(("--tail", str(tail)) if tail is not None else ()),
+        *(("--since", since) if since is not None else ()),
         *(("--follow",) if follow else ()),
         *names,
     )
 
 
-def memory_use(engine: Engine, names: Iterable[str]) -> Mapping[str, int]:
-    """Bytes of memory each of the running containers uses, by name."""
+def read_usage(engine: Engine, names: Iterable[str]) -> Mapping[str, Usage]:
+    """What each of the running containers uses, by name."""
     wanted = tuple(names)
     if not wanted:
         return {}
-    answer = engine.ask("stats", "--no-stream", "--no-reset", *("--format", "{{.Name}} {{.MemUsageBytes}}"), *wanted)
-    rows = (line.split() for line in answer.stdout.splitlines())
-    return {row[0]: _bytes(row[1]) for row in rows if len(row) >= 2}
+    answer = engine.ask("stats", "--no-stream", "--no-reset", *("--format", _USAGE), *wanted)
+    rows = (line.split("\t") for line in answer.stdout.splitlines())
+    return {row[0]: Usage(_bytes(row[1].split(" ")[0]), _share(row[2])) for row in rows if len(row) == 3}
+
+
+def _share(text: str) -> float:
+    """podman's "1.50%" as 0.015; 0 when it says nothing usable."""
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError:
+        return 0.0
 
 
 def _bytes(text: str) -> int:

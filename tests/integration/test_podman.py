@@ -29,7 +29,7 @@ from orchestrator.tools.inspection import (
     last_exit_code,
     list_containers,
     list_pods,
-    memory_use,
+    read_usage,
     read_logs,
 )
 from orchestrator.tools.podman import Engine, EngineError, open_engine
@@ -97,7 +97,8 @@ def test_a_container_lives_and_dies(engine: Engine, image: str) -> None:
     (found,) = list_containers(engine, {"io.test": "yes"})
     assert (found.name, found.state, found.image_id, found.restarts) == ("one", "running", image, 0)
     assert found.started is not None and Path(f"/proc/{found.pid}").exists()
-    assert memory_use(engine, ["one"])["one"] > 0
+    used = read_usage(engine, ["one"])["one"]
+    assert used.memory > 0 and used.cpu >= 0
     assert any("server starting as serve" in line for line in read_logs(engine, "one", tail=5))
     rename_container(engine, "one", "two")
     stop_container(engine, "two", grace=5)

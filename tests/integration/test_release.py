@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.deploy.app import app_logs, remove_app, start_app, stop_app
+from orchestrator.cli.inside import NOT_RUNNABLE
+from orchestrator.deploy.app import app_exec, app_logs, remove_app, start_app, stop_app
 from orchestrator.deploy.lock import locked_app
 from orchestrator.deploy.preflight import check_port
 from orchestrator.deploy.release import deploy_release
 from orchestrator.deploy.state import AppStore
 from orchestrator.deploy.status import app_status
-from orchestrator.errors import DeployError, Interrupted, MachineError
+from orchestrator.errors import DeployError, Interrupted, MachineError, UsageError
 from orchestrator.events import Event, PhaseStarted
 from orchestrator.plan import BackendPlan
 from orchestrator.process import Cancel
@@ -235,6 +236,7 @@ def test_status_stop_start_and_logs(bench: Bench) -> None:
     running = app_status(bench.state_dir, APP, engine=bench.engine)
     assert (running.state, running.release) == ("running", release.id)
     assert running.probe is not None and running.probe.status == 200
+    assert all(service.cpu is not None and not service.last_lines for service in running.services)
     assert all(service.memory and service.uptime_seconds is not None for service in running.services)
     assert stop_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None)
     stopped = app_status(bench.state_dir, APP, engine=bench.engine)
@@ -247,6 +249,29 @@ def test_status_stop_start_and_logs(bench: Bench) -> None:
     argv = app_logs(bench.state_dir, APP, engine=bench.engine, only=["backend"], tail=5)
     shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
     assert "server starting" in shown.stdout + shown.stderr
+    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2000-01-01T00:00:00")
+    shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
+    assert "server starting" in shown.stdout + shown.stderr
+    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2100-01-01T00:00:00")
+    shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
+    assert shown.stdout + shown.stderr == ""
+
+
+def test_a_program_of_the_image_runs_in_its_container(bench: Bench) -> None:
+    bench.deploy({"VERSION": "v1"})
+    inside = app_exec(
+        bench.state_dir, APP, ["/usr/sbin/nginx", "-v"], service="web", terminal=False, engine=bench.engine
+    )
+    shown = subprocess.run(inside.argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
+    assert "nginx version" in shown.stderr and inside.program == "/usr/sbin/nginx"
+    missing = app_exec(bench.state_dir, APP, ["sh"], service=None, terminal=False, engine=bench.engine)
+    ended = subprocess.run(missing.argv, env=bench.engine.environment, capture_output=True, check=False)
+    assert ended.returncode in NOT_RUNNABLE
+    with pytest.raises(UsageError, match="has no service database"):
+        app_exec(bench.state_dir, APP, ["x"], service="database", terminal=False, engine=bench.engine)
+    stop_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None)
+    with pytest.raises(UsageError, match="does not run"):
+        app_exec(bench.state_dir, APP, ["x"], service=None, terminal=False, engine=bench.engine)
 
 
 def test_a_killed_web_server_comes_back(bench: Bench) -> None:
@@ -269,7 +294,10 @@ def test_a_dead_backend_is_told_truthfully(bench: Bench) -> None:
     status, body = bench.get("/api/version")
     assert status == 503 and json.loads(body)["error"] == "unavailable"
     assert bench.get("/")[0] == 200
-    assert app_status(bench.state_dir, APP, engine=bench.engine).state == "failing"
+    status_now = app_status(bench.state_dir, APP, engine=bench.engine)
+    assert status_now.state == "failing"
+    backend = next(service for service in status_now.services if service.name == "backend")
+    assert any("server starting" in line for line in backend.last_lines)
 
 
 def test_old_releases_are_forgotten_beyond_the_limit(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from orchestrator.detect.packages import PackageManager
 from orchestrator.errors import ProjectError
 from orchestrator.plan import api_base, make_plan
 from orchestrator.project import Project
-from orchestrator.settings import Settings
+from orchestrator.settings import Health, Settings
 
 SETTINGS = Settings(name="app", state_dir=Path("/s"), cache_dir=Path("/c"))
 WHY = Evidence("because", "file", 1)
@@ -75,6 +75,18 @@ def test_the_web_server_proxies_the_prefix_and_the_health_path():
     proxy = make_plan(SETTINGS, PROJECT).web.proxy
     assert proxy is not None
     assert (proxy.prefix, proxy.exact, proxy.port) == ("/api", ("/health",), 3000)
+
+
+def test_readiness_is_what_is_said_else_what_is_found_else_the_health_path():
+    found = replace(PROJECT, backend=replace(BACKEND, ready_path="/ready"))
+    plan = make_plan(SETTINGS, found)
+    assert plan.backend is not None and plan.web.proxy is not None
+    assert (plan.backend.ready_path, plan.backend.health_path) == ("/ready", "/health")
+    assert plan.web.proxy.exact == ("/health", "/ready")
+    said = make_plan(SETTINGS.model_copy(update={"health": Health(path="/up")}), found).backend
+    assert said is not None and (said.ready_path, said.health_path) == ("/up", "/up")
+    both = make_plan(SETTINGS.model_copy(update={"health": Health(path="/up", ready_path="/r")}), found).backend
+    assert both is not None and (both.ready_path, both.health_path) == ("/r", "/up")
 
 
 def test_a_backend_alone_gets_everything_and_a_frontend_alone_nothing():

@@ -1,6 +1,7 @@
 """Judgements: causes of a failure, states of an application, what is asked."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,8 @@ from orchestrator.deploy.diagnosis import explain_answer, explain_exit, explain_
 from orchestrator.deploy.health import Expectation, Probe
 from orchestrator.deploy.listeners import parse_listeners
 from orchestrator.deploy.pod import ServiceNotStarted, backend_spec
-from orchestrator.deploy.probes import live_expectations, start_expectations
-from orchestrator.deploy.state import BackendRecord, ImageRecord, ReleaseRecord
+from orchestrator.deploy.probes import alive_expectations, live_expectations, start_deadline, start_expectations
+from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.deploy.status import judge_app, judge_container
 from orchestrator.errors import OrchestratorError
 from orchestrator.settings import Health, Limits
@@ -55,6 +56,9 @@ def container(state: State = "running", *, restarts: int = 0, age: float = 100) 
         (127, ["x: error while loading shared libraries: libpq.so.5: cannot"], False, "libpq.so.5"),
         (1, ["ERROR: failed to exec pid1: Permission denied"], False, "may not be executed"),
         (1, ["ERROR: failed to exec pid1: No such file or directory"], False, "not in the image"),
+        (3, ["DATABASE_URL is not set"], False, "it misses the variable DATABASE_URL"),
+        (1, ["Error: missing required environment variable `JWT_SECRET`"], False, "the variable JWT_SECRET"),
+        (101, ["called `Result::unwrap()` on an `Err` value: NotPresent"], False, "do not name"),
         (1, ["GET /x: no such file or directory"], False, "crashed with exit code 1"),
     ],
 )
@@ -103,6 +107,25 @@ def test_what_is_asked_before_and_after_the_switch() -> None:
     assert start_expectations(record(health=None)) == (Expectation("/api/", 200, 500), page)
     only_backend = record(page=False, prefix="/", health=None)
     assert start_expectations(only_backend) == live_expectations(only_backend) == (Expectation("/", 200, 500),)
+
+
+def test_readiness_is_asked_before_the_switch_and_liveness_after() -> None:
+    both = record()
+    assert both.backend is not None
+    both = both.model_copy(update={"backend": both.backend.model_copy(update={"ready_path": "/ready"})})
+    assert start_expectations(both)[0] == Expectation("/ready", 200, 300)
+    assert alive_expectations(both) == (Expectation("/health", 200, 300),)
+    assert alive_expectations(record(health=None)) == (Expectation("/api/", 200, 500),)
+
+
+def test_the_deadline_is_learnt_from_the_slowest_start(tmp_path: Path) -> None:
+    store = AppStore(tmp_path, "app")
+    assert start_deadline(store, record()) == 60
+    store.note_start(45.5)
+    store.note_start(3)
+    assert start_deadline(store, record()) == pytest.approx(3 * 45.5)
+    said = record().model_copy(update={"health": Health(deadline=7)})
+    assert start_deadline(store, said) == 7
 
 
 def test_a_backend_is_told_where_to_listen_whatever_the_plan_says() -> None:
