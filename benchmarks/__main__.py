@@ -4,11 +4,10 @@ import argparse
 import importlib
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.lab import PROGRAM, REPOSITORY, open_lab
-from benchmarks.machine import machine_facts
+from benchmarks.machine import Neighbours, machine_facts
 from benchmarks.measure import BenchmarkError
 from benchmarks.table import Table, render_terminal, save_table
 from benchmarks.towns import Rounds, Towns
@@ -26,11 +25,15 @@ def main(arguments: list[str]) -> int:
     if not PROGRAM.exists():
         return _fail(f"{PROGRAM} is missing; run: make setup")
     facts = machine_facts(REPOSITORY)
+    neighbours = Neighbours()
     try:
         with open_lab() as lab:
             towns = Towns(lab, Rounds(cold=options.cold, warm=options.repeat))
             for name in names:
-                _run(name, towns, facts, command, options.results)
+                tables = _run(name, towns)
+                disturbance = {"others used meanwhile": f"{neighbours.share():.0%} of the processor time"}
+                for table in tables:
+                    save_table(table, {**facts, **disturbance}, command, directory=options.results)
     except BenchmarkError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -38,13 +41,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _run(name: str, towns: Towns, facts: Mapping[str, str], command: str, results: Path) -> None:
+def _run(name: str, towns: Towns) -> tuple[Table, ...]:
     started = time.monotonic()
     tables: tuple[Table, ...] = importlib.import_module(f"benchmarks.{name}").run(towns)
     for table in tables:
         print(render_terminal(table), flush=True)
-        save_table(table, facts, command, directory=results)
     print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return tables
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

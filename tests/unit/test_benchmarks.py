@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.debian_image import dependency_closure, parse_owner, read_packages
 from benchmarks.lab import mounts_below
+from benchmarks.machine import parse_processor_times
 from benchmarks.measure import Usage, parse_io
 from benchmarks.table import (
     Goal,
@@ -129,6 +130,10 @@ def test_a_layer_shared_by_images_counts_once_and_is_written_if_any_image_wrote_
 
 def test_the_counters_of_a_process_are_read():
     assert parse_io("rchar: 6976\nwrite_bytes: 4096\n") == {"rchar": 6976, "write_bytes": 4096}
+
+
+def test_waiting_for_a_disk_is_not_being_busy():
+    assert parse_processor_times("cpu  10 1 20 300 40 5 6 7 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n") == (389, 49)
 
 
 def test_mounts_are_found_below_a_directory_only_escapes_undone():
