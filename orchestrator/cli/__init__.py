@@ -23,6 +23,7 @@ COMMANDS = {
     "stop": "orchestrator.cli.apps:stop",
     "start": "orchestrator.cli.apps:start",
     "remove": "orchestrator.cli.apps:remove",
+    "watch": "orchestrator.cli.watch:watch",
     "list": "orchestrator.cli.apps:list_",
     "push": "orchestrator.cli.push:push",
     "doctor": "orchestrator.cli.machine:doctor",

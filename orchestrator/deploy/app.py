@@ -42,7 +42,9 @@ def stop_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit) -> bool:
     Raises `UnknownAppError`.
     """
     record = current_release(state_dir, app)
-    repair(engine, AppStore(state_dir, app), emit=emit)
+    store = AppStore(state_dir, app)
+    repair(engine, store, emit=emit)
+    store.note_stop()
     gate = find_gate(engine, app)
     running = any(container.running for container in (*pod_containers(engine, record), *((gate,) if gate else ())))
     stop_container(engine, gate_name(app), grace=STOP_SECONDS)

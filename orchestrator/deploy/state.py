@@ -152,6 +152,16 @@ class AppStore:
         if replaced is not None and replaced.id != record.id:
             replace_symlink(self.directory / "previous", f"releases/{replaced.id}")
         replace_symlink(self.directory / "current", f"releases/{record.id}")
+        (self.directory / "stopped").unlink(missing_ok=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the application was stopped on purpose and not started since."""
+        return (self.directory / "stopped").exists()
+
+    def note_stop(self) -> None:
+        """Remember that the application is not meant to run until a release of it is activated."""
+        write_atomically(self.directory / "stopped", "")
 
     def forget(self, record: ReleaseRecord) -> None:
         """Remove a record."""

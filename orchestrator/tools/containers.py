@@ -134,6 +134,11 @@ def start_containers(engine: Engine, names: tuple[str, ...]) -> bool:
     return engine.ask("start", *names).returncode == 0
 
 
+def restart_container(engine: Engine, name: str, *, grace: float) -> None:
+    """Stop a container, killing it after `grace` seconds, and start it again. Raises `EngineError`."""
+    engine.run("restart", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)
+
+
 def stop_container(engine: Engine, name: str, *, grace: float) -> None:
     """Send the stop signal, wait up to `grace` seconds, kill. A stopped or absent container is fine."""
     engine.run("stop", "--ignore", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)

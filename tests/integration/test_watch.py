@@ -1,0 +1,117 @@
+"""The supervisor over real containers."""
+
+import http.client
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.deploy.app import start_app, stop_app
+from orchestrator.deploy.lock import locked_app
+from orchestrator.deploy.watch import lock_watch, watch
+from orchestrator.errors import BusyError
+from orchestrator.events import Event, Note
+from orchestrator.process import Cancel
+from orchestrator.settings import Health
+from orchestrator.tools.inspection import inspect_containers
+from tests.integration.release_bench import APP, Bench
+
+QUICK = Health(deadline=5, interval=0.2, timeout=0.5, retries=2, start_period=0)
+
+
+@contextmanager
+def supervised(bench: Bench) -> Iterator[list[str]]:
+    """A supervisor in a thread; what it says, as it says it."""
+    cancel, said = Cancel(), []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Note):
+            said.append(event.text)
+
+    engine = replace(bench.engine, cancel=cancel)
+    thread = threading.Thread(
+        target=watch, args=(bench.state_dir, ()), kwargs={"engine": engine, "emit": emit, "cancel": cancel}
+    )
+    thread.start()
+    try:
+        yield said
+    finally:
+        cancel.request()
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def answers(bench: Bench) -> bool:
+    with suppress(OSError, http.client.HTTPException):
+        return bench.get("/api/version") == (200, "v1")
+    return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def name_of(bench: Bench, release: str, service: str) -> str:
+    return f"orchestrator-{APP}-gate" if service == "gate" else f"orchestrator-{APP}-{release}-{service}"
+
+
+def test_what_is_frozen_or_dead_comes_back(bench: Bench) -> None:
+    release = bench.deploy({"VERSION": "v1"}, health=QUICK).id
+    with supervised(bench) as said:
+        backend = inspect_containers(bench.engine, [name_of(bench, release, "backend")])[0]
+        for pid in (backend.pid, *_descendants(backend.pid)):
+            os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: any("restarting backend" in line for line in said))
+        wait_until(lambda: answers(bench))
+        for service in ("backend", "gate"):
+            bench.engine.run("stop", "--time", "0", name_of(bench, release, service))
+            wait_until(lambda service=service: any(f"starting {service}" in line for line in said))  # type: ignore[misc]
+            wait_until(lambda: answers(bench))
+
+
+def test_after_a_reboot_everything_runs_again_but_what_was_stopped(bench: Bench) -> None:
+    release = bench.deploy({"VERSION": "v1"}, health=QUICK).id
+
+    def shut_down() -> None:
+        for service in ("gate", "web", "backend"):
+            bench.engine.run("stop", "--time", "0", name_of(bench, release, service))
+        bench.engine.run("pod", "stop", "--time", "0", f"orchestrator-{APP}-{release}")
+        shutil.rmtree(bench.engine.sockets / APP)
+
+    shut_down()
+    with supervised(bench) as said:
+        wait_until(lambda: answers(bench))
+        assert any(f"starting release {release}" in line for line in said)
+    stop_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None)
+    with supervised(bench) as said:
+        time.sleep(1.5)
+    assert not answers(bench) and not said
+    start_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None, cancel=Cancel())
+    assert answers(bench)
+
+
+def test_it_keeps_out_of_a_deploy_and_there_is_only_one(bench: Bench) -> None:
+    release = bench.deploy({"VERSION": "v1"}, health=QUICK).id
+    with supervised(bench) as said:
+        with locked_app(bench.state_dir, APP):
+            bench.engine.run("stop", "--time", "0", name_of(bench, release, "backend"))
+            time.sleep(1)
+            assert not said and not answers(bench)
+        wait_until(lambda: answers(bench))
+    with lock_watch(bench.state_dir), pytest.raises(BusyError, match="supervision"), lock_watch(bench.state_dir):
+        pass
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in _descendants(child)]
