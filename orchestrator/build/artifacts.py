@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator.build.inventory import Component, from_json, to_json
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.files import no_space_is_an_error, read_json, remove_tree, tree_size, write_json
 from orchestrator.plan import BuildPlan, CargoOutput
@@ -15,16 +16,20 @@ from orchestrator.plan import BuildPlan, CargoOutput
 KEEP = 5
 """How many artifacts of one service are kept: rollbacks run from images, this only saves builds."""
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raised when the same inputs begin to give another artifact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A finished build. `path` is the binary or the directory, `size` its bytes."""
+    """A finished build. `path` is the binary or the directory, `size` its bytes.
+
+    `components` are the packages it is made of, None when they are not known.
+    """
 
     path: Path
     size: int
+    components: tuple[Component, ...] | None = None
 
 
 def artifact_key(build: BuildPlan, snapshot: Snapshot, toolchain_key: str, extra: Sequence[str] = ()) -> str:
@@ -41,10 +46,18 @@ def find_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str) -> Arti
     if not isinstance(saved, dict) or not path.exists() or tree_size(path) != saved.get("size"):
         return None
     os.utime(directory)
-    return Artifact(path, saved["size"])
+    return Artifact(path, saved["size"], from_json(saved.get("components")))
 
 
-def save_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str, product: Path) -> Artifact:
+def save_artifact(
+    cache_dir: Path,
+    app: str,
+    build: BuildPlan,
+    key: str,
+    product: Path,
+    *,
+    components: tuple[Component, ...] | None = None,
+) -> Artifact:
     """Copy `product` out of the workspace, whole or not at all, and drop the oldest beyond `KEEP`.
 
     Raises `DiskError` when the disk is full.
@@ -56,7 +69,9 @@ def save_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str, product
         with no_space_is_an_error(directory):
             fresh.mkdir(parents=True)
             _copy(product, fresh / _name(build))
-            write_json(fresh / "artifact.json", {"size": tree_size(fresh / _name(build)), "service": build.service})
+            record = {"size": tree_size(fresh / _name(build)), "service": build.service}
+            known = {} if components is None else {"components": to_json(components)}
+            write_json(fresh / "artifact.json", record | known)
             remove_tree(directory / key)
             fresh.rename(directory / key)
     except BaseException:
@@ -64,7 +79,7 @@ def save_artifact(cache_dir: Path, app: str, build: BuildPlan, key: str, product
         raise
     _prune(directory)
     final = directory / key / _name(build)
-    return Artifact(final, tree_size(final))
+    return Artifact(final, tree_size(final), components)
 
 
 def _directory(cache_dir: Path, app: str, service: str) -> Path:

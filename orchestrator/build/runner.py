@@ -33,13 +33,18 @@ _NO_HOMES = frozenset({Path("/"), Path("/nonexistent"), Path("/var/empty")})
 
 @dataclass(frozen=True, slots=True)
 class BuildResults:
-    """What the builds gave. `toolchain` is "flake" or "host"; `web_server` is nginx's path in the Nix store."""
+    """What the builds gave. `toolchain` is "flake" or "host"; `web_server` is nginx's path in the Nix store.
+
+    `toolchain_key` changes whenever the dev shell does, `sources` whenever a file the builds see does (hexadecimal).
+    """
 
     toolchain: str
     toolchain_reason: str
     wall_seconds: float
     services: tuple[ServiceBuild, ...]
     web_server: Path
+    toolchain_key: str
+    sources: str
 
 
 def run_builds(
@@ -74,6 +79,8 @@ def run_builds(
         wall_seconds=clock() - started,
         services=services,
         web_server=nginx,
+        toolchain_key=site.toolchain.key,
+        sources=site.snapshot.digest,
     )
 
 

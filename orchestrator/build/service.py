@@ -16,6 +16,7 @@ from orchestrator.build.cache.target import Outcome, TargetCache, distrust_targe
 from orchestrator.build.cargo import Cargo
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, step_environment
+from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
 from orchestrator.build.registries import UserConfig
@@ -24,8 +25,8 @@ from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.build.trace import Trace
 from orchestrator.build.workspace import Workspace, open_workspace, sync_sources
-from orchestrator.errors import BuildError
-from orchestrator.events import Emit, PhaseFinished, PhaseStarted
+from orchestrator.errors import BuildError, ToolchainError
+from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
 from orchestrator.files import read_json, tree_size, write_json
 from orchestrator.plan import BuildPlan, CargoOutput, Kind, Step, TreeOutput
 from orchestrator.process import Cancel
@@ -37,7 +38,8 @@ Cache = Literal["hit", "partial", "miss"]
 class ServiceBuild:
     """A built service. `cache` is "hit" when nothing ran, "partial" when something earlier was of use.
 
-    `artifact` is the binary or the directory of files, `log` the whole output of the build that made it.
+    `artifact` is the binary or the directory of files, `log` the whole output of the build that made it,
+    `components` the packages the artifact is made of, None when they are not known.
     """
 
     service: str
@@ -48,6 +50,7 @@ class ServiceBuild:
     compiled_units: int
     artifact: Path
     log: Path
+    components: tuple[Component, ...] | None = None
 
 
 class Ecosystem(Protocol):
@@ -93,19 +96,21 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     if found is not None:
         seconds = site.clock() - started
         site.emit(PhaseFinished(build.service, "build", seconds, outcome="cache hit"))
-        return _result(site, build, seconds, "hit", 0, found.path)
+        return _result(site, build, seconds, "hit", 0, found)
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
         ecosystem = choose_ecosystem(site, build)
         cache = _target_cache(site, build)
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
-            saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, _product(bench, build, ecosystem))
+            product = _product(bench, build, ecosystem)
+            components = _components(site, build, bench, ecosystem)
+            saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, product, components=components)
             if cache is not None:
                 cache.keep(workspace)
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
     state = _cache_state(ecosystem, fetched)
-    return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved.path)
+    return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved)
 
 
 def _target_cache(site: Site, build: BuildPlan) -> TargetCache | None:
@@ -280,6 +285,25 @@ def _command(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> Comm
     )
 
 
+def _components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem) -> tuple[Component, ...] | None:
+    """The packages the product is made of; None, said with the reason, when they cannot be told."""
+    try:
+        match build.output:
+            case CargoOutput(package):
+                lines: list[str] = []
+                step = Step("build", cargo_tree_argv(package), build.directory, network=False)
+                run_command(bench, _command(site, bench, ecosystem, step), read=lines.append)
+                return parse_cargo_tree(lines)
+            case TreeOutput():
+                return parse_package_lock((bench.workspace.path / "src" / build.lock_file).read_text())
+            case _:
+                assert_never(build.output)
+    except (BuildError, ToolchainError, OSError, ValueError) as error:
+        text = f"what {build.service} is made of is not known, its SBOM will say so: {error}"
+        site.emit(Note(text, level="warning"))
+        return None
+
+
 def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
     product = ecosystem.product(bench.workspace)
     wanted = Path.is_file if isinstance(build.output, CargoOutput) else Path.is_dir
@@ -291,7 +315,9 @@ def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
     return product
 
 
-def _result(site: Site, build: BuildPlan, seconds: float, cache: Cache, units: int, artifact: Path) -> ServiceBuild:
+def _result(
+    site: Site, build: BuildPlan, seconds: float, cache: Cache, units: int, artifact: artifacts.Artifact
+) -> ServiceBuild:
     return ServiceBuild(
         service=build.service,
         kind=build.kind,
@@ -299,6 +325,7 @@ def _result(site: Site, build: BuildPlan, seconds: float, cache: Cache, units: i
         seconds=seconds,
         cache=cache,
         compiled_units=units,
-        artifact=artifact,
+        artifact=artifact.path,
+        components=artifact.components,
         log=log_path(site.cache_dir, site.app, build.service),
     )

@@ -1,11 +1,11 @@
 """What is kept beside a release's record: the list of what each image contains, and where it comes from."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.files import write_atomically
+from orchestrator.image.attestations import Attestations
 
 
 def find_release(state_dir: Path, app: str, release_id: str | None) -> ReleaseRecord:
@@ -20,22 +20,14 @@ def find_release(state_dir: Path, app: str, release_id: str | None) -> ReleaseRe
     return records[release_id]
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceDocuments:
-    """One image's documents as JSON: `sbom` (CycloneDX) and `provenance` (an in-toto statement)."""
-
-    sbom: bytes
-    provenance: bytes
-
-
-def write_documents(state_dir: Path, app: str, release_id: str, service: str, documents: ServiceDocuments) -> None:
+def write_documents(state_dir: Path, app: str, release_id: str, service: str, documents: Attestations) -> None:
     """Keep the documents beside the record. Raises `DiskError`."""
     directory = _directory(state_dir, app, release_id)
     write_atomically(directory / f"{service}.cdx.json", documents.sbom)
     write_atomically(directory / f"{service}.intoto.json", documents.provenance)
 
 
-def read_documents(state_dir: Path, app: str, release_id: str, service: str) -> ServiceDocuments | None:
+def read_documents(state_dir: Path, app: str, release_id: str, service: str) -> Attestations | None:
     """The documents; None for a release that was deployed without."""
     directory = _directory(state_dir, app, release_id)
     try:
@@ -43,7 +35,7 @@ def read_documents(state_dir: Path, app: str, release_id: str, service: str) -> 
         provenance = (directory / f"{service}.intoto.json").read_bytes()
     except OSError:
         return None
-    return ServiceDocuments(sbom, provenance)
+    return Attestations(sbom, provenance)
 
 
 def sbom_path(state_dir: Path, app: str, release_id: str, service: str) -> Path:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -124,7 +124,7 @@ def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, settings: S
     written = sum(layer.written for layer in image.layers)
     outcome = f"{written} of {len(image.layers)} layers written" if written else "unchanged"
     workshop.emit(PhaseFinished(plan.service, "image", time.monotonic() - started, outcome=outcome))
-    return image
+    return replace(image, store_paths=closure.paths)
 
 
 def _store(plan: ImagePlan, workshop: Workshop, *, assembler: Assembler, check: Callable[[], None]) -> Image:

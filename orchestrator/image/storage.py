@@ -37,7 +37,7 @@ from orchestrator.tools.oci import (
 )
 from orchestrator.tools.podman import Engine
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
 """From the kernel's names to the OCI's."""
 
 _BUILD_WAIT_SECONDS = 600
@@ -49,7 +49,8 @@ class Image:
     """An image in the engine's storage; run it by `image_id`.
 
     `image_id` is 64 lower-case hexadecimal digits, `manifest_digest` begins with "sha256:", `size` is that of all
-    layers' archives in bytes, `reference` is a name the storage gave it when it was stored.
+    layers' archives in bytes, `reference` is a name the storage gave it when it was stored, `store_paths` are those of
+    the Nix store that are in it.
     """
 
     service: str
@@ -58,6 +59,7 @@ class Image:
     size: int
     reference: str
     layers: tuple[Layer, ...]
+    store_paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, wor
 
 def _architecture() -> str:
     machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
+    return ARCHITECTURES.get(machine, machine)
 
 
 def build_dockerfile(

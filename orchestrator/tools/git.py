@@ -1,11 +1,12 @@
 """git: which files belong to a working tree."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import ProjectError
-from orchestrator.process import base_environment, require, run
+from orchestrator.process import Completed, base_environment, require, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,31 @@ class GitFiles:
 
     tracked: frozenset[str]
     untracked: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What is checked out. `dirty` when files differ from it; `origin` is the remote's address, "" without one."""
+
+    digest: str
+    dirty: bool
+    origin: str
+
+
+def head_commit(root: Path) -> Commit | None:
+    """The commit `root` is at; None in no repository, or in one without a commit."""
+    if not _inside_repository(root):
+        return None
+    digest = _ask(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if not digest:
+        return None
+    dirty = bool(_ask(root, "status", "--porcelain", "--", "."))
+    return Commit(digest, dirty, without_login(_ask(root, "config", "--get", "remote.origin.url")))
+
+
+def without_login(url: str) -> str:
+    """An address without the name and password it may hold."""
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def list_files(root: Path) -> GitFiles | None:
@@ -52,19 +78,27 @@ def _nested(directory: Path, prefix: str) -> GitFiles:
     return _list_repository(directory, prefix)
 
 
-def _ls_files(root: Path) -> list[tuple[str, str]]:
-    """(tag, path) pairs; the tag is "?" for an untracked file.
+def _git(root: Path, *arguments: str) -> Completed:
+    """Ask git about a repository, whoever owns it.
 
     `safe.directory` lets root deploy a user's repository; `core.fsmonitor` is switched off because a
     repository's own configuration could name any program there.
     """
     git = require("git", reason="list the repository's files", hint="apt-get install git")
-    argv = [
-        *(str(git), "-C", str(root), "-c", "safe.directory=*", "-c", "core.fsmonitor=false"),
-        *("ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard"),
-    ]
+    argv = [str(git), "-C", str(root), "-c", "safe.directory=*", "-c", "core.fsmonitor=false", *arguments]
     env = base_environment(os.environ) | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-    completed = run(argv, env=env, check=False)
+    return run(argv, env=env, check=False)
+
+
+def _ask(root: Path, *arguments: str) -> str:
+    """git's answer, "" when it has none."""
+    completed = _git(root, *arguments)
+    return completed.stdout.strip() if completed.returncode == 0 else ""
+
+
+def _ls_files(root: Path) -> list[tuple[str, str]]:
+    """(tag, path) pairs; the tag is "?" for an untracked file."""
+    completed = _git(root, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard")
     if completed.returncode != 0:
         raise ProjectError(
             f"git cannot list the files of {root}",

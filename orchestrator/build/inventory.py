@@ -1,0 +1,92 @@
+"""What other people's code is in a build product: the crates linked into a binary, the packages a bundle is made of."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_SEPARATOR = "\t"
+_CRATE = re.compile(r"(?P<name>\S+) v(?P<version>\S+)(?P<rest>.*)")
+_PLACE = re.compile(r"\((?P<place>/[^)]*|\w+(?:\+\w+)?:[^)]*)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A package in a product. `licence` is what the package says, an SPDX expression as a rule, "" when unknown.
+
+    `source` is "" for the ecosystem's own registry, "local" for the monorepo's own code, else an address.
+    """
+
+    ecosystem: Literal["cargo", "npm"]
+    name: str
+    version: str
+    licence: str
+    source: str
+
+
+def cargo_tree_argv(package: str) -> tuple[str, ...]:
+    """The command that lists what is linked into a package's binary: no macros, build scripts, tests, other targets."""
+    return (
+        *("cargo", "tree", "--locked", "--offline", "--package", package),
+        *("--edges", "normal,no-proc-macro", "--prefix", "none", "--format", f"{{p}}{_SEPARATOR}{{l}}"),
+    )
+
+
+def parse_cargo_tree(lines: Iterable[str]) -> tuple[Component, ...]:
+    """The crates in the output of `cargo_tree_argv`, each once, by name and version."""
+    found = {component for line in lines if (component := _crate(line))}
+    return tuple(sorted(found, key=lambda crate: (crate.name, crate.version, crate.source)))
+
+
+def _crate(line: str) -> Component | None:
+    package, separator, licence = line.partition(_SEPARATOR)
+    match = _CRATE.fullmatch(package.strip())
+    if not separator or match is None:
+        return None
+    place = _PLACE.search(match["rest"])
+    source = "" if place is None else "local" if place["place"].startswith("/") else place["place"]
+    licence = licence.removesuffix("(*)").strip().replace("/", " OR ")
+    return Component("cargo", match["name"], match["version"], " ".join(licence.split()), source)
+
+
+def parse_package_lock(text: str) -> tuple[Component, ...]:
+    """The packages of a package-lock.json that are installed in production, by name and version.
+
+    Lock files of version 1, which list no packages, give none. Raises `ValueError` when it is not JSON.
+    """
+    packages = json.loads(text).get("packages", {})
+    found = {
+        _npm_package(path, package)
+        for path, package in packages.items()
+        if "node_modules/" in path and not _left_out(package)
+    }
+    return tuple(sorted(found, key=lambda package: (package.name, package.version, package.source)))
+
+
+def _left_out(package: dict[str, Any]) -> bool:
+    """Development only, or a link to a workspace of the monorepo, which has an entry of its own."""
+    return bool(package.get("dev") or package.get("devOptional") or package.get("link"))
+
+
+def _npm_package(path: str, package: dict[str, Any]) -> Component:
+    name = package.get("name") or path.rpartition("node_modules/")[2]
+    resolved = str(package.get("resolved", ""))
+    remote = resolved if resolved.startswith(("git", "http")) and "/-/" not in resolved else ""
+    licence = package.get("license", "")
+    return Component("npm", name, str(package.get("version", "")), licence if isinstance(licence, str) else "", remote)
+
+
+def to_json(components: Sequence[Component]) -> list[list[str]]:
+    """As kept beside an artifact."""
+    return [[item.ecosystem, item.name, item.version, item.licence, item.source] for item in components]
+
+
+def from_json(value: object) -> tuple[Component, ...] | None:
+    """What `to_json` gave; None when there was nothing or it is damaged."""
+    if not isinstance(value, list):
+        return None
+    try:
+        return tuple(Component(*item) for item in value)
+    except TypeError:
+        return None
