@@ -1,4 +1,4 @@
-"""A backend of 130 and more units to measure on: axum, tokio, hyper, rustls with ring, serde and sqlx, in three members.
+"""A backend of 130 units and more to measure on: axum, tokio, hyper, rustls with ring, serde and sqlx, three members.
 
 `deep` is a library everything hangs on, `gen` has a build script and an included file, `app` is the binary.
 """
@@ -158,7 +158,7 @@ def _deep() -> dict[str, str]:
         f"    lines.push(m{n}::digest(&m{n}::Event::B {{ x: {n}, y: Default::default() }})?);\n" for n in numbers
     )
     modules = "".join(f"pub mod m{n};\n" for n in numbers)
-    library = f"{modules}pub fn all() -> anyhow::Result<Vec<String>> {{\n    let mut lines = vec![];\n{calls}    Ok(lines)\n}}\n"
-    return {"crates/deep/src/lib.rs": library} | {
+    body = f"{{\n    let mut lines = vec![];\n{calls}    Ok(lines)\n}}\n"
+    return {"crates/deep/src/lib.rs": f"{modules}pub fn all() -> anyhow::Result<Vec<String>> {body}"} | {
         f"crates/deep/src/m{n}.rs": _MODULE.format(number=1000 + n) for n in numbers
     }

@@ -112,7 +112,7 @@ def _row(label: str, unit: Unit, ours: float, theirs: float) -> Row:
 def _measure(towns: Towns) -> Inside:
     engine = towns.lab.orchestrator("container")
     try:
-        builder_size = _make_base_images(engine)
+        builder_size = make_base_images(engine)
         context = _make_context(towns, engine)
         cold = _build(engine, context)
         BACKEND_LINE.change(context, 1)
@@ -122,7 +122,7 @@ def _measure(towns: Towns) -> Inside:
         engine.discard()
 
 
-def _make_base_images(engine: Orchestrator) -> int:
+def make_base_images(engine: Orchestrator) -> int:
     """The images a user would pull; the builder's bytes."""
     sysroot = Path(run_checked(("rustc", "--print", "sysroot")).strip())
     packaged = sysroot == Path("/usr")

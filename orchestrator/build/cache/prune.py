@@ -9,8 +9,11 @@ from orchestrator.build.cache.index import CacheEntry, Index
 from orchestrator.errors import ToolchainError
 from orchestrator.files import tree_size
 
-KEEP = 5
-"""How many entries of one key are kept: a new one is like its neighbours, the nearest is as good as the exact one."""
+KEEP = 20
+"""How many entries of one key are kept: one after an edit takes few bytes, and the nearest is nearly the exact one."""
+
+MAX_TIMES = 4
+"""How many times the bytes of its newest entry all entries of one key may take together."""
 
 MAX_BYTES = 10_000_000_000
 """What all entries together may take in the store unless told otherwise."""
@@ -27,11 +30,17 @@ class Evicted:
 
 
 def prune_key(index: Index, key: str, *, keep: int = KEEP) -> None:
-    """After a save: no more than `keep` entries of one key, the newest stay; those Nix collected go as well."""
+    """After a save: the newest entries of one key stay, `keep` at most and as many as fit `MAX_TIMES`.
+
+    Those Nix collected go as well, those being laid out stay.
+    """
     with index.lock():
         entries = sorted(index.entries(key), key=lambda entry: entry.created, reverse=True)
-        for place, entry in enumerate(entries):
-            if (place >= keep or not entry.present) and not index.is_used(entry):
+        present = [entry for entry in entries if entry.present][:keep]
+        while len(present) > 1 and sum(layers_of(present).values()) > MAX_TIMES * present[0].size:
+            present.pop()
+        for entry in entries:
+            if entry not in present and not index.is_used(entry):
                 index.remove(entry)
         index.drop_roots()
 
