@@ -24,7 +24,7 @@ from benchmarks.towns import Towns, read_trace
 
 SNAPSHOTS = 20
 SPEEDUP = 40.0
-CARGO_CHEF = "0.1.77"
+CARGO_CHEF = "0.1.78"
 _IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
 _APP_LINE = ("crates/app/src/main.rs", '"app-v1')
 _DEEP_LINE = ("crates/deep/src/m0.rs", "1000_u64")
