@@ -80,6 +80,11 @@ class FindingsError(OrchestratorError):
     summary = "a scan found vulnerabilities of the severity that was asked to fail it, or worse"
 
 
+class NotReproducibleError(OrchestratorError):
+    exit_code = 14
+    summary = "two builds of the same sources gave different files; the first difference is shown"
+
+
 class Interrupted(OrchestratorError):
     exit_code = 130
     summary = "stopped by Ctrl-C; nothing is left running"

@@ -55,11 +55,13 @@ def run_builds(
     emit: Emit,
     cancel: Cancel,
     trace: Path | None = None,
+    place: Path | None = None,
     environ: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.monotonic,
 ) -> BuildResults:
     """Build every service of the plan, in parallel unless `settings.serial`; `trace` is a file for trace events.
 
+    Workspaces, artifacts and logs are in `place`, the cache unless given; dev shells are always in the cache.
     Raises `ProjectError` for lock files, `DiskError` before anything runs, `ToolchainError`, `BuildError` with the
     first failing tool's lines, `BusyError` when another run builds the same, and `Interrupted`.
     """
@@ -70,7 +72,9 @@ def run_builds(
             stack.callback(recorder.write, trace)
         stop = stack.enter_context(_stopped_with(cancel))
         jobserver = stack.enter_context(closing(Jobserver(settings.jobs or os.cpu_count() or 1)))
-        run = _Run(settings, project_root, plan, emit, stop, recorder, jobserver, environ, clock)
+        run = _Run(
+            settings, project_root, plan, emit, stop, recorder, jobserver, environ, clock, place or settings.cache_dir
+        )
         site = _prepare(run)
         services, nginx = _build_all(run, site, cancel)
     return BuildResults(
@@ -97,6 +101,7 @@ class _Run:
     jobserver: Jobserver
     environ: Mapping[str, str]
     clock: Callable[[], float]
+    place: Path
 
 
 def _prepare(run: _Run) -> Site:
@@ -139,7 +144,7 @@ def _open_site(run: _Run, snapshot: Snapshot) -> Site:
     home = home_directory(run.environ)
     return Site(
         app=run.plan.app,
-        cache_dir=run.settings.cache_dir,
+        cache_dir=run.place,
         offline=run.settings.offline,
         sandboxed=_sandbox_works(run.emit),
         hidden=_hidden(run.root, home),

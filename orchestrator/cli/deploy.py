@@ -74,8 +74,9 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
 @project_options
 @build_options
 @push_option
+@click.option("--check", is_flag=True, help="Build twice from nothing and compare; nothing is kept.")
 @output_options
-def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any) -> None:
+def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, **flags: Any) -> None:
     """Build the services and assemble their images, without starting anything.
 
     \b
@@ -84,12 +85,18 @@ def build(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any)
       orchestrator build --name app --only backend --verbose
       orchestrator build --name app --json --trace trace.json
       orchestrator build --name app --push registry.example.org/team/app --tag 1.2
+      orchestrator build --name app --check
+
+    With --check the first file in which the two builds differ is shown, and the exit code is 14.
     """
     from orchestrator.cli.results import build_result
     from orchestrator.tools.podman import open_engine
 
     wish = wish_from(flags)
     settings = settings_from(flags)
+    if check:
+        check_build(settings, as_json=as_json, verbosity=verbosity)
+        return
     with running(verbosity_of(verbosity)) as run:
         project, plan = decide(settings)
         engine = open_engine(settings.state_dir, cancel=run.cancel)
@@ -133,6 +140,21 @@ def plan(as_json: bool, **flags: Any) -> None:
             print_result(f"  {step.name}: {' '.join(step.command)}  ({network})")
         for name, value in service.environment.items():
             print_result(f"  {name}={value!r}")
+
+
+def check_build(settings: "Settings", *, as_json: bool, verbosity: str | None) -> None:
+    """Say of each service that its two builds were equal; a difference is raised."""
+    from orchestrator.build.reproduce import check_reproducible
+    from orchestrator.cli.results import ReproducedResult, ReproducedService
+
+    with running(verbosity_of(verbosity)) as run:
+        project, plan = decide(settings)
+        checked = check_reproducible(settings, project.root, plan, emit=run.emit, cancel=run.cancel)
+    services = tuple(ReproducedService(name=item.service, size=item.size) for item in checked)
+    if as_json:
+        print_json(ReproducedResult(app=settings.name, services=services))
+    for service in services if not as_json else ():
+        print_result(f"{service.name}\treproducible\t{service.size / 1e6:.1f} MB")
 
 
 def decide(settings: "Settings") -> "tuple[Project, Plan]":

@@ -115,6 +115,18 @@ class BuildResult(_Model):
     pushed: tuple[PushedImage, ...] = ()
 
 
+class ReproducedService(_Model):
+    name: str
+    size: int
+
+
+class ReproducedResult(_Model):
+    """`build --check --json`: services whose two builds were equal; a difference is an error."""
+
+    app: str
+    services: tuple[ReproducedService, ...]
+
+
 class ProbeResult(_Model):
     url: str
     status: int
@@ -237,6 +249,7 @@ class DoctorResult(_Model):
 PUBLISHED: dict[str, type[BaseModel]] = {
     "plan": PlanResult,
     "build": BuildResult,
+    "build-check": ReproducedResult,
     "deploy": DeployResult,
     "status": StatusResult,
     "start": StartedResult,

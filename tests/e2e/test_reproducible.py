@@ -191,3 +191,16 @@ def test_two_clones_give_the_same_images(origin: Path, tmp_path: Path) -> None:
     ids = [[(image["image_id"], image["manifest_digest"]) for image in built["images"]] for built in (one, two)]
     assert ids[0] == ids[1]
     assert [image["service"] for image in one["images"]] == ["web", "gate", "backend"]
+
+
+def test_check_shows_the_first_difference(origin: Path, tmp_path: Path) -> None:
+    root = clone(origin, tmp_path / "checked", umask=0o022, time=1_000_000_000)
+    with builder(tmp_path / "machine") as somebody:
+        flags = ("build", "--name", "small", "--monorepo", str(root), "--check")
+        assert [service["name"] for service in somebody.json(*flags)["services"]] == ["frontend", "backend"]
+        page = root / "web/vite/vite.mjs"
+        page.write_text(page.read_text().replace('"/src/main.js", `', '"/src/main.js", `/${process.hrtime.bigint()}'))
+        error = somebody.json(*flags, code=14)["error"]
+        assert "frontend: two builds of the same sources differ, first in index.html" in error["message"]
+        assert any(line.startswith("-<!doctype html>") for line in error["details"])
+        assert not list((somebody.base / "cache" / "check").rglob("target"))
