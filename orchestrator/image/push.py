@@ -13,16 +13,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
+from orchestrator.image.attestations import Attestations, about_pushed
 from orchestrator.image.layout import Documents, blobs_directory, make_manifest, write_layout
 from orchestrator.image.packing import Compression, PackedLayer, PackedLayers, open_packed_layers, packing
+from orchestrator.image.provenance import MEDIA_TYPE as PROVENANCE_TYPE
+from orchestrator.image.referrers import Attachment, attach
+from orchestrator.image.sbom import MEDIA_TYPE as SBOM_TYPE
 from orchestrator.image.scratch import scratch_directory
 from orchestrator.process import Cancel
+from orchestrator.tools.distribution import Registry
 from orchestrator.tools.oci import extract_layers, read_config
 from orchestrator.tools.podman import Engine
 from orchestrator.tools.registry import Access, ConnectionDropped, Repository, push_layout
+
+Result = TypeVar("Result")
 
 RETRY_SECONDS = (1.0, 4.0, 15.0)
 """How long is waited before each new try after the connection broke. What has arrived is not sent again."""
@@ -30,11 +38,15 @@ RETRY_SECONDS = (1.0, 4.0, 15.0)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An image in the engine's storage: `image_id` is 64 hexadecimal digits, `reference` its name there."""
+    """An image in the engine's storage: `image_id` is 64 hexadecimal digits, `reference` its name there.
+
+    `attestations` are attached to it in the registry.
+    """
 
     service: str
     image_id: str
     reference: str
+    attestations: Attestations | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +96,10 @@ def _push_image(source: Source, target: Target, dock: Dock) -> Pushed:
     config = _config(source, dock.engine)
     with _packed_layout(source, config, target.compression, dock) as (layout, documents, layers):
         references = tuple(f"{target.repository.name}:{tag}-{source.service}" for tag in target.tags)
-        there = [send(layout, reference, target, dock) for reference in references]
+        there = [_send(layout, reference, target, dock) for reference in references]
     blobs = {layer.digest: layer.size for layer in layers} | {f"sha256:{source.image_id}": len(config)}
     sent = sum(size for digest, size in blobs.items() if digest not in there[0])
+    sent += _attach(source, documents, target, dock)
     outcome = f"{sent / 1e6:.1f} of {sum(blobs.values()) / 1e6:.1f} MB sent" if sent else "nothing to send"
     dock.emit(PhaseFinished(source.service, "push", time.monotonic() - started, outcome=outcome))
     return Pushed(
@@ -99,21 +112,38 @@ def _push_image(source: Source, target: Target, dock: Dock) -> Pushed:
     )
 
 
-def send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset[str]:
-    """Push a layout's image, again where the connection breaks; the digests of blobs that were there at first."""
-    first: frozenset[str] | None = None
-    for wait in (*RETRY_SECONDS, None):
+def _attach(source: Source, documents: Documents, target: Target, dock: Dock) -> int:
+    """Attach what is known about the image; the bytes sent."""
+    if source.attestations is None:
+        return 0
+    provenance = about_pushed(source.attestations.provenance, target.repository.name, documents.manifest_digest)
+    attachments = (Attachment(SBOM_TYPE, source.attestations.sbom), Attachment(PROVENANCE_TYPE, provenance))
+    registry = Registry(target.repository, target.access)
+    return _persistently(lambda: attach(registry, documents.manifest, attachments), dock)
+
+
+def _send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset[str]:
+    """Push a layout's image; the digests of blobs that were there at first."""
+    tries: list[frozenset[str]] = []
+
+    def push() -> frozenset[str]:
+        tries.append(frozenset())  # what a broken try sent is there at the next
+        tries[-1] = push_layout(layout, reference, target.repository, target.access)
+        return tries[0]
+
+    return _persistently(push, dock)
+
+
+def _persistently(work: Callable[[], Result], dock: Dock) -> Result:
+    """Do it, again where the connection breaks. Raises `ConnectionDropped` when it still does."""
+    for seconds in RETRY_SECONDS:
         try:
-            there = push_layout(layout, reference, target.repository, target.access)
-            return there if first is None else first & there
+            return work()
         except ConnectionDropped as error:
-            if wait is None:
-                raise
-            first = frozenset()
-            dock.emit(Note(f"{error.message}; trying again in {wait:g} s", level="warning"))
-            dock.cancel.wait(wait)
+            dock.emit(Note(f"{error.message}; trying again in {seconds:g} s", level="warning"))
+            dock.cancel.wait(seconds)
             dock.cancel.check()
-    raise AssertionError("unreachable: the last try returns or raises")
+    return work()
 
 
 def _config(source: Source, engine: Engine) -> bytes:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from orchestrator.errors import RegistryError, UsageError
-from orchestrator.process import Cancel, ProcessError, require, run, stream
+from orchestrator.process import Cancel, require, stream
 from orchestrator.tools.oci import PACKAGES
 
 CREDENTIAL_VARIABLES = ("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "HOME")
@@ -60,6 +60,10 @@ class Access:
     plain_http: bool = False
     cancel: Cancel | None = None
 
+    def trusts_all(self, repository: Repository) -> bool:
+        """Whether http and unknown certificates will do: where that was asked for, and on loopback."""
+        return self.plain_http or (repository.is_local and self.cert_dir is None)
+
 
 def parse_repository(text: str) -> Repository:
     """`REGISTRY/REPO`. Raises `UsageError` when it is not one, or has a tag."""
@@ -91,13 +95,13 @@ def push_layout(layout: Path, destination: str, repository: Repository, access: 
     skopeo = require("skopeo", reason="push images", hint=_HINT)
     argv = [
         *(str(skopeo), "--debug", "--tmpdir", str(layout.parent), "--insecure-policy", "copy", "--preserve-digests"),
-        *destination_flags(repository, access),
+        *_destination_flags(repository, access),
         *(f"oci:{layout.name}", f"docker://{destination}"),
     ]
     lines: list[str] = []
     completed = stream(argv, on_line=lines.append, env=access.environment, cwd=layout.parent, cancel=access.cancel)
     if completed.returncode != 0:
-        raise refusal(f"push to {destination}", [line for line in lines if _DEBUG not in line])
+        raise _refusal(f"push to {destination}", [line for line in lines if _DEBUG not in line])
     return blobs_found(lines)
 
 
@@ -111,28 +115,15 @@ def blobs_found(lines: list[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def read_remote(reference: str, repository: Repository, access: Access) -> bytes | None:
-    """The manifest or index a reference stands for, None when there is none. Raises `RegistryError`."""
-    skopeo = require("skopeo", reason="read from registries", hint=_HINT)
-    flags = [flag.removeprefix("--dest-") for flag in destination_flags(repository, access)]
-    argv = [str(skopeo), "inspect", "--raw", *(f"--{flag}" for flag in flags), f"docker://{reference}"]
-    try:
-        return run(argv, env=access.environment, cancel=access.cancel).stdout.encode()
-    except ProcessError as error:
-        if re.search(r"manifest unknown|name unknown|not found", error.completed.stderr, re.IGNORECASE):
-            return None
-        raise refusal(f"read {reference}", error.completed.stderr.splitlines()) from error
-
-
-def destination_flags(repository: Repository, access: Access) -> list[str]:
+def _destination_flags(repository: Repository, access: Access) -> list[str]:
     """What skopeo must be told about the way to the registry."""
     flags = [f"--dest-cert-dir={access.cert_dir}"] if access.cert_dir else []
-    if access.plain_http or (repository.is_local and access.cert_dir is None):
+    if access.trusts_all(repository):
         flags.append("--dest-tls-verify=false")
     return flags
 
 
-def refusal(purpose: str, lines: list[str]) -> RegistryError:
+def _refusal(purpose: str, lines: list[str]) -> RegistryError:
     """The error for what skopeo said last."""
     said = [line for line in lines if line.strip()][-8:]
     text = "\n".join(said)
