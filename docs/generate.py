@@ -35,10 +35,18 @@ def commands_page() -> str:
     for name in COMMANDS:
         command = orchestrator_command.get_command(context, name)
         assert command is not None
-        sub = click.Context(command, info_name=name, parent=context, max_content_width=100)
-        text = "\n".join(line.rstrip() for line in command.get_help(sub).splitlines())
-        sections.append(f"## {name}\n\n```text\n{text}\n```\n")
+        sections += command_sections(name, command, context, depth=2)
     return "\n".join(sections)
+
+
+def command_sections(name: str, command: click.Command, parent: click.Context, *, depth: int) -> Iterator[str]:
+    """A command's help, and that of the commands below it."""
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
+    text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    title = context.command_path.partition(" ")[2]
+    yield f"{'#' * depth} {title}\n\n```text\n{text}\n```\n"
+    for below, child in getattr(command, "commands", {}).items():
+        yield from command_sections(below, child, context, depth=depth + 1)
 
 
 def exit_codes_page() -> str:

@@ -25,6 +25,8 @@ COMMANDS = {
     "remove": "orchestrator.cli.apps:remove",
     "watch": "orchestrator.cli.watch:watch",
     "list": "orchestrator.cli.apps:list_",
+    "edge": "orchestrator.cli.edge:edge",
+    "certs": "orchestrator.cli.certs:certs",
     "push": "orchestrator.cli.push:push",
     "doctor": "orchestrator.cli.machine:doctor",
     "engine": "orchestrator.cli.machine:engine",

@@ -127,13 +127,17 @@ def remove(app: str, as_json: bool, verbosity: str | None) -> None:
     """
     from orchestrator.cli.results import RemovedResult
     from orchestrator.deploy.app import remove_app
+    from orchestrator.deploy.edge import withdraw_site
+    from orchestrator.deploy.edge_sites import EdgeStore
     from orchestrator.deploy.lock import locked_app
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
 
     state = state_dir()
-    with running(verbosity_of(verbosity)), locked_app(state, check_name(app)):
-        remove_app(state, app, engine=open_engine(state))
+    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
+        engine = open_engine(state)
+        remove_app(state, app, engine=engine)
+        withdraw_site(engine, EdgeStore(state), app, emit=run.emit)
     if as_json:
         print_json(RemovedResult(app=app, removed=True))
     else:

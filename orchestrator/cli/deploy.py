@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.options import build_options, output_options, project_options, variable_options, verbosity_of
+from orchestrator.cli.options import (
+    build_options,
+    edge_options,
+    output_options,
+    project_options,
+    variable_options,
+    verbosity_of,
+)
 from orchestrator.cli.push import print_pushed, push_made, push_option, pushed_results, wish_from
 from orchestrator.cli.run import Run, print_json, print_result, running, settings_from
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
     from orchestrator.deploy.environment import Environment
+    from orchestrator.deploy.health import Probe
     from orchestrator.deploy.release import Release
     from orchestrator.image.assemble import Image
     from orchestrator.plan import Plan
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @project_options
+@edge_options
 @variable_options
 @build_options
 @push_option
@@ -34,6 +43,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     Examples:
       orchestrator deploy --name app
       orchestrator deploy --name app --monorepo ~/src/shop --domain shop.localhost --port 8090
+      orchestrator deploy --name app --domain shop.example.org --cert fullchain.pem --key privkey.pem
       orchestrator deploy --name app --backend-dir services/api --backend-port 4000 --json
       orchestrator deploy --name app --env-file .env --var DATABASE_URL --generate-secret JWT_SECRET
 
@@ -42,6 +52,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     before anything is built; their values are kept in the engine's secret store only.
     """
     from orchestrator.cli.results import deploy_result
+    from orchestrator.deploy.domains import check_domains, serve_domains
     from orchestrator.deploy.lock import locked_app
     from orchestrator.deploy.preflight import check_port
     from orchestrator.deploy.release import deploy_release
@@ -53,6 +64,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         project, plan = decide(settings)
         engine = open_engine(settings.state_dir, cancel=run.cancel)
         check_port(settings, engine)
+        domains = check_domains(settings, engine, os.environ, emit=run.emit)
         environment = prepare_environment(settings, project, engine)
         results = build_services(settings, project, plan, run=run, trace=trace)
         check_frontend(settings, project, plan, results, run=run)
@@ -60,13 +72,17 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         release = deploy_release(
             settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
         )
+        urls = serve_domains(settings, domains, engine=engine, emit=run.emit, cancel=run.cancel)
         pushed = push_made(wish, images, default_tag=release.id, engine=engine, run=run)
     if as_json:
         print_json(
-            deploy_result(settings.name, results, images, release).model_copy(update={"pushed": pushed_results(pushed)})
+            deploy_result(settings.name, results, images, release).model_copy(
+                update={"pushed": pushed_results(pushed), "domains": tuple(url for url, _ in urls)}
+            )
         )
     else:
         print_pushed(pushed)
+        print_domains(urls)
         print_release(settings, release)
 
 
@@ -215,6 +231,13 @@ def make_images(
 def print_images(images: "tuple[Image, ...]") -> None:
     for image in images:
         print_result(f"{image.service}\t{image.size / 1e6:.1f} MB\t{image.reference}")
+
+
+def print_domains(urls: "tuple[tuple[str, Probe], ...]") -> None:
+    """The application's domains, each after it answered at the edge."""
+    for url, probe in urls:
+        click.echo(f"  {probe.status} {probe.url} ({probe.seconds * 1000:.0f} ms, at the edge)", err=True)
+        print_result(url)
 
 
 def print_release(settings: "Settings", release: "Release") -> None:

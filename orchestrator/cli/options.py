@@ -36,6 +36,23 @@ def project_options(command: Decorated) -> Decorated:
     return command
 
 
+def edge_options(command: Decorated) -> Decorated:
+    """How the application's domains are served."""
+    for option in reversed(
+        (
+            click.option(
+                "--cert", type=click.Path(resolve_path=True), metavar="FILE", help="The domains' certificate chain."
+            ),
+            click.option("--key", type=click.Path(resolve_path=True), metavar="FILE", help="Its private key."),
+            click.option("--http-port", type=int, metavar="PORT", help="The edge's port.  [default: 80, or 8080]"),
+            click.option("--https-port", type=int, metavar="PORT", help="Its TLS port.  [default: 443, or 8443]"),
+            click.option("--env", type=click.Choice(["DEV", "PRO"]), help="Presets.  [default: PRO]"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def variable_options(command: Decorated) -> Decorated:
     """What the backend is given when it runs."""
     for option in reversed(

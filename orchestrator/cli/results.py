@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
+    from orchestrator.deploy.edge_status import EdgeStatus
     from orchestrator.deploy.health import Probe
     from orchestrator.deploy.release import Release
     from orchestrator.deploy.rollback import ListedRelease
@@ -140,6 +141,32 @@ class DeployResult(BuildResult):
     url: str
     changed: bool
     probes: tuple[ProbeResult, ...]
+    domains: tuple[str, ...] = ()
+
+
+class SiteResult(_Model):
+    app: str
+    domains: tuple[str, ...]
+    certificate_until: str | None
+    problem: str
+
+
+class EdgeResult(_Model):
+    """`edge --json`. `state` is "running", "stopped" or "absent"."""
+
+    state: Literal["running", "stopped", "absent"]
+    http_port: int | None
+    https_port: int | None
+    sites: tuple[SiteResult, ...]
+
+
+class CertificateResult(_Model):
+    """`certs --json`. `until` is ISO 8601 in UTC."""
+
+    cert: str
+    key: str
+    names: tuple[str, ...]
+    until: str
 
 
 class ErrorDetail(_Model):
@@ -260,6 +287,8 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "list": ListResult,
     "doctor": DoctorResult,
     "push": PushResult,
+    "edge": EdgeResult,
+    "certs": CertificateResult,
     "error": ErrorResult,
 }
 
@@ -365,6 +394,10 @@ def status_result(status: "AppStatus") -> StatusResult:
 
 def releases_result(app: str, found: "tuple[ListedRelease, ...]") -> ReleasesResult:
     return ReleasesResult(app=app, releases=tuple(ReleaseResult.model_validate(asdict(item)) for item in found))
+
+
+def edge_result(status: "EdgeStatus") -> EdgeResult:
+    return EdgeResult.model_validate(asdict(status))
 
 
 def started_result(app: str, release: "Release") -> StartedResult:

@@ -144,6 +144,11 @@ def stop_container(engine: Engine, name: str, *, grace: float) -> None:
     engine.run("stop", "--ignore", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)
 
 
+def signal_container(engine: Engine, name: str, signal: str) -> None:
+    """Send a signal such as "HUP" to a container's first process. Raises `EngineError` when it does not run."""
+    engine.run("kill", "--signal", signal, name)
+
+
 def rename_container(engine: Engine, old: str, new: str) -> None:
     """Give a container another name. Raises `EngineError` when the name is taken."""
     engine.run("rename", old, new)

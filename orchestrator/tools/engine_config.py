@@ -221,9 +221,9 @@ def network_file(dirs: EngineDirs, app: str = "") -> Path:
     return dirs.networks / f"orchestrator-{dirs.key}{f'-{app}' if app else ''}.json"
 
 
-def known_subnets(dirs: EngineDirs) -> tuple[ipaddress.IPv4Network, ...]:
-    """The subnets of all bridges described here, in use or not."""
-    described = (read_json(path) or {} for path in sorted(dirs.networks.glob("*.json")))
+def known_subnets(dirs: EngineDirs, network: str = "*") -> tuple[ipaddress.IPv4Network, ...]:
+    """The subnets of one bridge described here, or of all, in use or not."""
+    described = (read_json(path) or {} for path in sorted(dirs.networks.glob(f"{network}.json")))
     return tuple(ipaddress.IPv4Network(item["subnet"]) for one in described for item in one.get("subnets", ()))
 
 

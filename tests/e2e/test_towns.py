@@ -39,7 +39,8 @@ class Deployed:
 def deployed(machine: Machine, towns: Path) -> Iterator[Deployed]:
     port = free_port()
     trace = machine.base / "trace.json"
-    flags = ("--name", "towns", "--monorepo", str(towns), "--port", str(port), "--domain", "towns.localhost")
+    edge = ("--domain", "towns.localhost", "--http-port", str(free_port()), "--https-port", str(free_port()))
+    flags = ("--name", "towns", "--monorepo", str(towns), "--port", str(port), *edge)
     result = machine.json("deploy", *flags, "--trace", str(trace))
     yield Deployed(machine, towns, port, result)
     git(towns, "checkout", "--quiet", "--", ".")

@@ -1,0 +1,314 @@
+"""The edge: one nginx for every application with a domain, on the machine's public ports.
+
+It hands requests to the same sockets as the gates do, so a deploy changes nothing here. Its configuration changes
+when an application comes, goes or changes its domains or certificate: tried on a copy, put in place by rename(2),
+and read by the running nginx after its connections have been told to end, so that none is cut.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.deploy.edge_config import (
+    CHALLENGES_DIR,
+    CONFIG_DIR,
+    DRAIN,
+    HTTP_PORT,
+    HTTPS_PORT,
+    RUNTIME_DIR,
+    SOCKETS_DIR,
+    config_file,
+    render_edge_config,
+)
+from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims, with_site
+from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
+from orchestrator.deploy.tls import Pair, check_pair, read_pair
+from orchestrator.errors import OrchestratorError, UsageError
+from orchestrator.events import Emit, Note
+from orchestrator.files import locked, remove_tree, write_atomically
+from orchestrator.settings import Limits
+from orchestrator.tools.containers import (
+    ContainerSpec,
+    Mount,
+    remove_container,
+    run_container,
+    signal_container,
+    start_container,
+    stop_container,
+    try_container,
+)
+from orchestrator.tools.engine_config import known_subnets
+from orchestrator.tools.inspection import Container, inspect_containers
+from orchestrator.tools.podman import Engine
+
+EDGE_NAME = "orchestrator-edge"
+IMAGE_NAME = "localhost/orchestrator-edge/nginx"
+"""The edge's own name for its image: it outlives the application the image came with."""
+
+LIMITS = Limits(memory="256m", cpus=2.0, pids=64)
+DRAIN_SECONDS = 0.5
+"""How long clients have to end the connections they keep before the configuration is read anew."""
+
+RELOAD_SECONDS = 0.5
+"""By then nginx's new workers have taken over."""
+
+STOP_SECONDS = 5.0
+LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What bringing the edge up to date did."""
+
+    started: bool
+    reloaded: bool
+
+
+def find_edge(engine: Engine) -> Container | None:
+    """The edge's container, running or not."""
+    return next(iter(inspect_containers(engine, [EDGE_NAME])), None)
+
+
+def publish_site(engine: Engine, store: EdgeStore, record: EdgeRecord, site: Site, *, emit: Emit) -> Change:
+    """Serve an application under its domains; the others are not touched.
+
+    `record` says how to start the edge where it does not run. Raises `UsageError` for a domain another application
+    holds, a certificate that will not do or a configuration nginx refuses; what was live then still is.
+    """
+    with _held(store):
+        check_claims(store.sites(), site.app, site.domains)
+        change = _apply(engine, store, record, with_site(store.sites(), site), emit=emit, strictly=site.app)
+        store.put(site)
+        return change
+
+
+def withdraw_site(engine: Engine, store: EdgeStore, app: str, *, emit: Emit) -> None:
+    """Serve an application no more. Nothing there is fine."""
+    with _held(store):
+        record, left = store.record(), tuple(site for site in store.sites() if site.app != app)
+        if len(left) == len(store.sites()):
+            return
+        store.drop(app)
+        edge = find_edge(engine)
+        if record is not None and edge is not None and edge.running:
+            _apply(engine, store, record, left, emit=emit)
+
+
+def start_edge(engine: Engine, store: EdgeStore, record: EdgeRecord, *, emit: Emit) -> Change:
+    """Have the edge running on the record's ports with every site; one that runs rightly is only brought up to date.
+
+    Raises `UsageError` as `publish_site`, and `EngineError` when it cannot be started.
+    """
+    with _held(store):
+        return _apply(engine, store, record, store.sites(), emit=emit)
+
+
+def stop_edge(engine: Engine, store: EdgeStore) -> bool:
+    """Stop the edge and remove its container; its sites are remembered. False when there was none."""
+    with _held(store):
+        present = find_edge(engine)
+        if present is None:
+            return False
+        stop_container(engine, EDGE_NAME, grace=STOP_SECONDS)
+        remove_container(engine, EDGE_NAME)
+        remove_tree(runtime_dir(engine))
+        return True
+
+
+def rehearse(engine: Engine, store: EdgeStore, record: EdgeRecord, site: Site, *, emit: Emit) -> None:
+    """Have nginx try what `publish_site` would make live. Raises `UsageError`."""
+    with _held(store):
+        _prepare(engine, store, record, with_site(store.sites(), site), strictly=site.app, emit=emit)
+
+
+def try_config(engine: Engine, image_id: str, store: EdgeStore, text: str) -> None:
+    """Have nginx read a configuration in a container like the edge's. Raises `UsageError` with what it says."""
+    with tempfile.TemporaryDirectory(dir=store.directory, prefix=".candidate-") as scratch:
+        directory = Path(scratch)
+        directory.chmod(0o755)
+        write_atomically(config_file(directory), text)
+        command = ("-c", f"{CONFIG_DIR}/nginx.conf", "-t", "-q")
+        answer = try_container(engine, image_id, command, _mounts(engine, store, directory))
+    if answer.returncode != 0:
+        said = [line for line in answer.stderr.splitlines() if line.strip()]
+        raise UsageError(
+            "nginx refuses the edge's new configuration; the live one is as it was",
+            details=said[-5:],
+            hint="check web.edge_snippet in orchestrator.toml",
+        )
+
+
+def runtime_dir(engine: Engine) -> Path:
+    """Certificates while they are served, in memory: gone after a reboot, readable by the engine's owner only."""
+    return engine.dirs.runtime / "edge"
+
+
+def _apply(
+    engine: Engine, store: EdgeStore, record: EdgeRecord, sites: Sequence[Site], *, emit: Emit, strictly: str = ""
+) -> Change:
+    """Bring the edge to these sites, or raise and leave it as it is."""
+    prepared = _prepare(engine, store, record, sites, strictly=strictly, emit=emit)
+    if prepared.changed:
+        write_atomically(config_file(store.config), prepared.text)
+    started = _ensure_running(engine, store, record)
+    if prepared.changed and not started:
+        _reload(engine)
+    store.save(record)
+    _forget_certificates(engine, prepared.certificates)
+    return Change(started, reloaded=prepared.changed and not started)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A configuration nginx accepts; `changed` when it is not the live one."""
+
+    text: str
+    certificates: tuple[str, ...]
+    changed: bool
+
+
+def _prepare(
+    engine: Engine, store: EdgeStore, record: EdgeRecord, sites: Sequence[Site], *, strictly: str, emit: Emit
+) -> _Prepared:
+    _make_directories(engine, store)
+    certificates = _load_certificates(engine, sites, strictly=strictly, emit=emit)
+    servable = tuple(site for site in sites if site.pair is None or site.app in certificates)
+    text = render_edge_config(record, servable, certificates, _hidden_networks(engine))
+    live = config_file(store.config)
+    changed = not live.exists() or live.read_text() != text
+    if changed:
+        try_config(engine, record.image_id, store, text)
+    return _Prepared(text, tuple(certificates.values()), changed)
+
+
+def _hidden_networks(engine: Engine) -> tuple[str, ...]:
+    """Clients on this machine come from the bridge's own address."""
+    return tuple(str(subnet) for subnet in known_subnets(engine.within("").dirs, engine.within("").network))
+
+
+def _ensure_running(engine: Engine, store: EdgeStore, record: EdgeRecord) -> bool:
+    """Whether the edge had to be started, or replaced by one with other ports or another image."""
+    spec, present = _spec(engine, store, record), find_edge(engine)
+    if present is not None and present.labels.get(CONFIGURATION) == spec.labels[CONFIGURATION]:
+        if not present.running:
+            start_container(engine, EDGE_NAME)
+        return not present.running
+    if present is not None:
+        stop_container(engine, EDGE_NAME, grace=STOP_SECONDS)
+        remove_container(engine, EDGE_NAME)
+    engine.tag_image(record.image_id, f"{IMAGE_NAME}:{record.image_id[:12]}")
+    try:
+        run_container(engine.within(""), spec)
+    except OrchestratorError:
+        remove_container(engine.undisturbed, EDGE_NAME)
+        raise
+    return True
+
+
+def _reload(engine: Engine, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Have nginx read its configuration: kept connections are ended by their next answer first, so none is cut."""
+    drain = runtime_dir(engine) / DRAIN
+    drain.touch()
+    try:
+        sleep(DRAIN_SECONDS)
+        signal_container(engine.undisturbed, EDGE_NAME, "HUP")
+        sleep(RELOAD_SECONDS)
+    finally:
+        drain.unlink(missing_ok=True)
+
+
+def _load_certificates(engine: Engine, sites: Sequence[Site], *, strictly: str, emit: Emit) -> dict[str, str]:
+    """The directory in memory of each application's certificate.
+
+    The one application `strictly` names must have a certificate that will do. Another one's trouble is its own: it
+    keeps what it has shown so far, or is left out.
+    """
+    found: dict[str, str] = {}
+    for site in sites:
+        try:
+            if site.pair is not None and site.app == strictly:
+                check_pair(site.pair, site.domains)
+            if site.pair is not None:
+                found[site.app] = _load_certificate(engine, site.app, site.pair)
+        except UsageError as error:
+            if site.app == strictly:
+                raise
+            shown = next((runtime_dir(engine) / "certs").glob(f"{site.app}.*"), None)
+            emit(Note(f"{site.app}: {error.message}; {'the former one is shown' if shown else 'left out'}", "warning"))
+            if shown is not None:
+                found[site.app] = shown.name
+    return found
+
+
+def _load_certificate(engine: Engine, app: str, pair: Pair) -> str:
+    """Copy a certificate and its key into memory, once for each content; the directory's name.
+
+    Raises `UsageError` when they cannot be read or do not belong together.
+    """
+    cert, key = read_pair(pair)
+    name = f"{app}.{hashlib.sha256(cert + key).hexdigest()[:16]}"
+    directory = runtime_dir(engine) / "certs" / name
+    if not directory.exists():
+        scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix="."))
+        for file, content in (("cert.pem", cert), ("key.pem", key)):
+            (scratch / file).write_bytes(content)
+            # nginx runs as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
+            (scratch / file).chmod(0o444)
+        scratch.chmod(0o755)
+        scratch.rename(directory)
+    return name
+
+
+def _forget_certificates(engine: Engine, kept: Iterable[str]) -> None:
+    names = {*kept}
+    for directory in (runtime_dir(engine) / "certs").iterdir():
+        if directory.name not in names:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _make_directories(engine: Engine, store: EdgeStore) -> None:
+    for directory in (
+        store.directory,
+        store.config,
+        store.challenges,
+        runtime_dir(engine),
+        runtime_dir(engine) / "certs",
+    ):
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+
+
+def _mounts(engine: Engine, store: EdgeStore, config: Path) -> tuple[Mount, ...]:
+    return (
+        Mount(config, CONFIG_DIR),
+        Mount(engine.sockets, SOCKETS_DIR),
+        Mount(runtime_dir(engine), RUNTIME_DIR),
+        Mount(store.challenges, CHALLENGES_DIR),
+    )
+
+
+def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord) -> ContainerSpec:
+    text = f"{record.image_id}\n{record.http_port}\n{record.https_port}\n{LIMITS!r}"
+    return ContainerSpec(
+        name=EDGE_NAME,
+        image_id=record.image_id,
+        # The image came with an application and carries its name; the edge belongs to none.
+        labels={APP: "", SERVICE: "edge", CONFIGURATION: hashlib.sha256(text.encode()).hexdigest()[:16]},
+        memory=LIMITS.memory,
+        cpus=LIMITS.cpus,
+        pids=LIMITS.pids,
+        mounts=_mounts(engine, store, store.config),
+        publish=(f"{record.http_port}:{HTTP_PORT}", f"{record.https_port}:{HTTPS_PORT}"),
+        command=("-c", f"{CONFIG_DIR}/nginx.conf"),
+        stop_signal="SIGQUIT",
+    )
+
+
+def _held(store: EdgeStore) -> AbstractContextManager[None]:
+    """One writer of the edge; several applications' deploys wait for each other here."""
+    return locked(store.state_dir / "locks" / ".edge.lock", holder="the edge", wait_seconds=LOCK_SECONDS)
