@@ -28,6 +28,8 @@ COMMANDS = {
     "edge": "orchestrator.cli.edge:edge",
     "certs": "orchestrator.cli.certs:certs",
     "push": "orchestrator.cli.push:push",
+    "sbom": "orchestrator.cli.sbom:sbom",
+    "scan": "orchestrator.cli.sbom:scan",
     "doctor": "orchestrator.cli.machine:doctor",
     "engine": "orchestrator.cli.machine:engine",
     "nix": "orchestrator.cli.machine:nix",

@@ -105,6 +105,24 @@ class PushResult(_Model):
     pushed: tuple[PushedImage, ...]
 
 
+class FindingResult(_Model):
+    service: str
+    package: str
+    version: str
+    identifier: str
+    severity: Literal["unknown", "negligible", "low", "medium", "high", "critical"]
+    fixed: str
+
+
+class ScanResult(_Model):
+    """`scan --json`, the worst findings of each image first."""
+
+    app: str
+    release: str
+    scanner: str
+    findings: tuple[FindingResult, ...]
+
+
 class BuildResult(_Model):
     """`build --json`. Seconds and bytes. `pushed` is empty without --push."""
 
@@ -287,6 +305,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "list": ListResult,
     "doctor": DoctorResult,
     "push": PushResult,
+    "scan": ScanResult,
     "edge": EdgeResult,
     "certs": CertificateResult,
     "error": ErrorResult,
