@@ -53,9 +53,11 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     """
     from orchestrator.cli.results import deploy_result
     from orchestrator.deploy.domains import check_domains, serve_domains
+    from orchestrator.deploy.documents import keep_documents
     from orchestrator.deploy.lock import locked_app
     from orchestrator.deploy.preflight import check_port
     from orchestrator.deploy.release import deploy_release
+    from orchestrator.image.attestations import attest_images
     from orchestrator.tools.podman import open_engine
 
     wish = wish_from(flags)
@@ -73,7 +75,9 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
             settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
         )
         urls = serve_domains(settings, domains, engine=engine, emit=run.emit, cancel=run.cancel)
-        pushed = push_made(wish, images, default_tag=release.id, engine=engine, run=run)
+        documents = attest_images(settings, plan, project.root, results, images)
+        keep_documents(settings.state_dir, settings.name, release.id, images, documents)
+        pushed = push_made(wish, images, documents, default_tag=release.id, engine=engine, run=run)
     if as_json:
         print_json(
             deploy_result(settings.name, results, images, release).model_copy(
@@ -106,6 +110,7 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
     With --check the first file in which the two builds differ is shown, and the exit code is 14.
     """
     from orchestrator.cli.results import build_result
+    from orchestrator.image.attestations import attest_images
     from orchestrator.tools.podman import open_engine
 
     wish = wish_from(flags)
@@ -119,7 +124,8 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
         results = build_services(settings, project, plan, run=run, trace=trace)
         check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
-        pushed = push_made(wish, images, default_tag="latest", engine=engine, run=run)
+        documents = attest_images(settings, plan, project.root, results, images)
+        pushed = push_made(wish, images, documents, default_tag="latest", engine=engine, run=run)
     if as_json:
         print_json(build_result(settings.name, results, images).model_copy(update={"pushed": pushed_results(pushed)}))
     else:

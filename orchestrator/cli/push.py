@@ -13,7 +13,8 @@ from orchestrator.cli.run import Run, print_json, print_result, running, state_d
 if TYPE_CHECKING:
     from orchestrator.cli.results import PushedImage
     from orchestrator.image.assemble import Image
-    from orchestrator.image.push import Pushed, Target
+    from orchestrator.image.attestations import Attestations
+    from orchestrator.image.push import Pushed, Source, Target
     from orchestrator.tools.podman import Engine
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -84,17 +85,21 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
     the tag. What the registry has is never sent again. Logins are those of `podman login` and `docker login`.
     """
     from orchestrator.cli.results import PushResult
-    from orchestrator.deploy.documents import find_release
+    from orchestrator.deploy.documents import find_release, read_documents
+    from orchestrator.image.push import Source
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
 
     wish = Wish(repository, **how)
     state = state_dir()
     record = find_release(state, check_name(app), release)
-    images = {service: (image.image_id, image.reference) for service, image in record.images.items()}
+    sources = tuple(
+        Source(service, image.image_id, image.reference, read_documents(state, app, record.id, service))
+        for service, image in record.images.items()
+    )
     with running(verbosity_of(verbosity)) as run:
         engine = open_engine(state, cancel=run.cancel)
-        pushed = push_all(wish, images, default_tag=record.id, engine=engine, run=run)
+        pushed = push_all(wish, sources, default_tag=record.id, engine=engine, run=run)
     if as_json:
         print_json(PushResult(app=app, release=record.id, pushed=pushed_results(pushed)))
     else:
@@ -113,24 +118,34 @@ def wish_from(flags: dict[str, Any]) -> Wish | None:
 
 
 def push_made(
-    wish: Wish | None, images: "tuple[Image, ...]", *, default_tag: str, engine: "Engine", run: Run
+    wish: Wish | None,
+    images: "tuple[Image, ...]",
+    documents: "Mapping[str, Attestations]",
+    *,
+    default_tag: str,
+    engine: "Engine",
+    run: Run,
 ) -> "tuple[Pushed, ...]":
-    """Push the images just made, if that was asked for."""
+    """Push the images just made and what is said about them, if that was asked for."""
+    from orchestrator.image.push import Source
+
     if wish is None:
         return ()
-    made = {image.service: (image.image_id, image.reference) for image in images}
-    return push_all(wish, made, default_tag=default_tag, engine=engine, run=run)
+    sources = tuple(
+        Source(image.service, image.image_id, image.reference, documents[image.service]) for image in images
+    )
+    return push_all(wish, sources, default_tag=default_tag, engine=engine, run=run)
 
 
 def push_all(
-    wish: Wish, images: Mapping[str, tuple[str, str]], *, default_tag: str, engine: "Engine", run: Run
+    wish: Wish, sources: "tuple[Source, ...]", *, default_tag: str, engine: "Engine", run: Run
 ) -> "tuple[Pushed, ...]":
-    """Push each service's (image id, reference), except what is of use on this machine only."""
+    """Push the images, except what is of use on this machine only."""
     from orchestrator.cli.run import cache_dir
-    from orchestrator.image.push import Dock, Source, push_images
+    from orchestrator.image.push import Dock, push_images
 
     target = make_target(wish, default_tag, run=run)
-    wanted = [Source(service, *image) for service, image in images.items() if service not in LOCAL_SERVICES]
+    wanted = [source for source in sources if source.service not in LOCAL_SERVICES]
     return push_images(wanted, target, Dock(engine, cache_dir(), run.emit, run.cancel))
 
 

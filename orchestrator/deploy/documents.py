@@ -1,11 +1,16 @@
 """What is kept beside a release's record: the list of what each image contains, and where it comes from."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.files import write_atomically
 from orchestrator.image.attestations import Attestations
+from orchestrator.image.storage import Image
+
+_SBOM = ".cdx.json"
+_PROVENANCE = ".intoto.json"
 
 
 def find_release(state_dir: Path, app: str, release_id: str | None) -> ReleaseRecord:
@@ -20,27 +25,37 @@ def find_release(state_dir: Path, app: str, release_id: str | None) -> ReleaseRe
     return records[release_id]
 
 
-def write_documents(state_dir: Path, app: str, release_id: str, service: str, documents: Attestations) -> None:
-    """Keep the documents beside the record. Raises `DiskError`."""
+def keep_documents(
+    state_dir: Path, app: str, release_id: str, images: Sequence[Image], documents: Mapping[str, Attestations]
+) -> None:
+    """Keep what is said about a release's images beside its record, unless it is kept there already.
+
+    Raises `DiskError`.
+    """
     directory = _directory(state_dir, app, release_id)
-    write_atomically(directory / f"{service}.cdx.json", documents.sbom)
-    write_atomically(directory / f"{service}.intoto.json", documents.provenance)
+    for image in images:
+        paths = (directory / f"{image.service}{_SBOM}", directory / f"{image.service}{_PROVENANCE}")
+        said = documents[image.service]
+        for path, content in zip(paths, (said.sbom, said.provenance), strict=True):
+            if not path.exists():
+                write_atomically(path, content)
 
 
 def read_documents(state_dir: Path, app: str, release_id: str, service: str) -> Attestations | None:
     """The documents; None for a release that was deployed without."""
     directory = _directory(state_dir, app, release_id)
     try:
-        sbom = (directory / f"{service}.cdx.json").read_bytes()
-        provenance = (directory / f"{service}.intoto.json").read_bytes()
+        return Attestations(
+            sbom=(directory / f"{service}{_SBOM}").read_bytes(),
+            provenance=(directory / f"{service}{_PROVENANCE}").read_bytes(),
+        )
     except OSError:
         return None
-    return Attestations(sbom, provenance)
 
 
 def sbom_path(state_dir: Path, app: str, release_id: str, service: str) -> Path:
     """Where an image's SBOM is kept."""
-    return _directory(state_dir, app, release_id) / f"{service}.cdx.json"
+    return _directory(state_dir, app, release_id) / f"{service}{_SBOM}"
 
 
 def _directory(state_dir: Path, app: str, release_id: str) -> Path:
