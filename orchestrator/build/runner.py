@@ -61,7 +61,8 @@ def run_builds(
 ) -> BuildResults:
     """Build every service of the plan, in parallel unless `settings.serial`; `trace` is a file for trace events.
 
-    Workspaces, artifacts and logs are in `place`, the cache unless given; dev shells are always in the cache.
+    Workspaces, artifacts and logs are in `place`, the cache unless given; dev shells are always in the cache. In a
+    place of their own builds start from nothing.
     Raises `ProjectError` for lock files, `DiskError` before anything runs, `ToolchainError`, `BuildError` with the
     first failing tool's lines, `BusyError` when another run builds the same, and `Interrupted`.
     """
@@ -157,6 +158,7 @@ def _open_site(run: _Run, snapshot: Snapshot) -> Site:
         emit=run.emit,
         cancel=run.cancel,
         clock=run.clock,
+        clean=run.place != run.settings.cache_dir,
     )
 
 

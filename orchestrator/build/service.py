@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
-from orchestrator.build.cache.index import open_index
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
@@ -71,7 +70,10 @@ class Ecosystem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used."""
+    """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used.
+
+    A `clean` run takes nothing from the build cache and leaves nothing in it.
+    """
 
     app: str
     cache_dir: Path
@@ -87,6 +89,7 @@ class Site:
     emit: Emit
     cancel: Cancel
     clock: Callable[[], float] = time.monotonic
+    clean: bool = False
 
 
 def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
@@ -115,11 +118,11 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
 
 def _target_cache(site: Site, build: BuildPlan) -> TargetCache | None:
     """The cache of a cargo build; other ecosystems keep nothing but their workspace."""
-    if not isinstance(build.output, CargoOutput):
+    if not isinstance(build.output, CargoOutput) or site.clean:
         return None
     key = cargo_key(build, site.snapshot, site.toolchain, _influences(site))
-    index = open_index(site.cache_dir, site.toolchain.nix)
-    return open_cache(index, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
+    nix = site.toolchain.nix
+    return open_cache(site.cache_dir, nix, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
 
 
 def _cache_state(ecosystem: Ecosystem, fetched: bool) -> Cache:

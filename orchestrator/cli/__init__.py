@@ -30,6 +30,7 @@ COMMANDS = {
     "push": "orchestrator.cli.push:push",
     "sbom": "orchestrator.cli.sbom:sbom",
     "scan": "orchestrator.cli.sbom:scan",
+    "cache": "orchestrator.cli.cache:cache",
     "doctor": "orchestrator.cli.machine:doctor",
     "engine": "orchestrator.cli.machine:engine",
     "nix": "orchestrator.cli.machine:nix",

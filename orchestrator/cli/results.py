@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.cli.cache_results import CACHE_PUBLISHED
+
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
     from orchestrator.deploy.edge_status import EdgeStatus
@@ -309,6 +311,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "edge": EdgeResult,
     "certs": CertificateResult,
     "error": ErrorResult,
+    **CACHE_PUBLISHED,
 }
 
 

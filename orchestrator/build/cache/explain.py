@@ -15,7 +15,7 @@ from orchestrator.files import write_atomically
 SHOWN_PATHS = 100
 """How many changed sources a report names."""
 
-_DIRTY = re.compile(r"^\s*Dirty (?P<name>\S+) v(?P<version>\S+)(?: \([^)]*\))?: (?P<reason>.*)$")
+_DIRTY = re.compile(r"^\s*Dirty (?P<name>\S+) v(?P<version>\S+)(?: \([^)]*\))?: (?P<reason>.*?)(?: \(\d+\.\d+s, .*)?$")
 _COMPILING = re.compile(r"^\s*Compiling (?P<name>\S+) v(?P<version>\S+)")
 _VERBOSE = re.compile(r"^\s*(Dirty|Fresh|Running) ")
 
@@ -142,9 +142,15 @@ class Reports:
         before = self.read(app, service)
         return changed_parts(before.parts, parts) if before else ()
 
-    def services(self, app: str) -> tuple[str, ...]:
-        """The services of an application that have a report."""
-        return tuple(sorted(path.stem for path in (self.directory / app).glob("*.json")))
+    def all(self, app: str) -> list[Report]:
+        """The last report of every service of an application, by name."""
+        names = sorted(path.stem for path in (self.directory / app).glob("*.json"))
+        return [report for name in names if (report := self.read(app, name)) is not None]
 
     def _path(self, app: str, service: str) -> Path:
         return self.directory / app / f"{service}.json"
+
+
+def open_reports(cache_dir: Path) -> Reports:
+    """The reports beside the build cache's records."""
+    return Reports(cache_dir / "cache" / "reports")

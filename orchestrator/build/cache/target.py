@@ -3,9 +3,19 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from orchestrator.build.cache.explain import SHOWN_PATHS, Report, Reports, Start, Unit, changed_packages, read_packages
-from orchestrator.build.cache.index import CacheEntry, Index
+from orchestrator.build.cache.explain import (
+    SHOWN_PATHS,
+    Report,
+    Reports,
+    Start,
+    Unit,
+    changed_packages,
+    open_reports,
+    read_packages,
+)
+from orchestrator.build.cache.index import CacheEntry, Index, open_index
 from orchestrator.build.cache.key import CacheKey
 from orchestrator.build.cache.manifest import UnusableManifest
 from orchestrator.build.cache.prune import prune_key
@@ -25,6 +35,7 @@ from orchestrator.events import Emit, Note
 from orchestrator.files import read_json, write_json
 from orchestrator.plan import BuildPlan
 from orchestrator.process import Cancel
+from orchestrator.tools.nix import Nix
 
 _STAMP = "target.json"
 
@@ -222,12 +233,12 @@ class _Before:
 
 
 def open_cache(
-    index: Index, key: CacheKey, app: str, build: BuildPlan, snapshot: Snapshot, *, emit: Emit, cancel: Cancel
+    cache_dir: Path, nix: Nix, key: CacheKey, app: str, build: BuildPlan, snapshot: Snapshot, emit: Emit, cancel: Cancel
 ) -> TargetCache:
     """The cache of one cargo build of an application."""
     return TargetCache(
-        index=index,
-        reports=Reports(index.directory / "reports"),
+        index=open_index(cache_dir, nix),
+        reports=open_reports(cache_dir),
         key=key,
         app=app,
         service=build.service,
