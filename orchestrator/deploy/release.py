@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from orchestrator.deploy.diagnosis import deploy_error, explain_start
+from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_start
 from orchestrator.deploy.environment import Environment
 from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
@@ -149,6 +149,8 @@ def go_live(
             point_at(engine, record.app, record.id)
             time.sleep(SETTLE_SECONDS if previous is not None else 0)
             probes = verify_live(record, cancel=cancel)
+            time.sleep(DRAIN_SECONDS - SETTLE_SECONDS if previous is not None else 0)
+            check_alive(engine, record)
             store.activate(record)
     return probes
 
@@ -159,7 +161,6 @@ def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
     Its pod stays, stopped, so that a rollback to it starts two processes instead of making containers.
     """
     with _phase(emit, "stop the old release"):
-        time.sleep(DRAIN_SECONDS)
         stop_services(engine, record)
 
 
@@ -225,6 +226,7 @@ def _switched_back_on_failure(
         else:
             point_at(engine, previous.app, previous.id)
             ensure_gate(engine.undisturbed, previous, store.gate_config)
+            time.sleep(DRAIN_SECONDS)
         raise
 
 

@@ -123,7 +123,8 @@ def _service_status(
 
 
 def _age(container: Container, now: datetime) -> float:
-    return (now - container.started).total_seconds() if container.started else 0.0
+    """Seconds it has run; 0 when the clock was set back behind its start."""
+    return max(0.0, (now - container.started).total_seconds()) if container.started else 0.0
 
 
 def _ask(record: ReleaseRecord) -> tuple[Probe, bool]:

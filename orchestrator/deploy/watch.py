@@ -4,6 +4,7 @@ What an application answers costs one request; the engine is asked only about on
 under the application's lock: where a deploy is at work, the supervisor waits for its next turn.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,8 @@ def _sight(record: ReleaseRecord, found: Sequence[Container]) -> Sight:
     expected = len(services(record)) + 1
     now = datetime.now(UTC)
     ages = [(now - container.started).total_seconds() for container in found if container.started]
+    # A start in the future tells of a clock set back: such a container is given no more time to start.
+    ages = [age if age >= 0 else math.inf for age in ages]
     down = len(found) < expected or not all(container.running for container in found)
     return Sight(alive=False, down=down, age=min(ages, default=0.0))
 

@@ -29,8 +29,8 @@ from orchestrator.tools.inspection import (
     last_exit_code,
     list_containers,
     list_pods,
-    read_usage,
     read_logs,
+    read_usage,
 )
 from orchestrator.tools.podman import Engine, EngineError, open_engine
 from tests.integration.release_bench import backend_image, private_engine
