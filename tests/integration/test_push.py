@@ -15,8 +15,11 @@ from orchestrator import process
 from orchestrator.errors import RegistryError
 from orchestrator.events import Event, Note
 from orchestrator.image import push as push_module
+from orchestrator.image.attestations import Attestations
+from orchestrator.image.layout import MANIFEST_TYPE
 from orchestrator.image.packing import Compression
 from orchestrator.image.push import Dock, Pushed, Source, Target, push_images
+from orchestrator.image.referrers import INDEX_TYPE
 from orchestrator.image.storage import Image, Workshop, store_layout
 from orchestrator.process import Cancel
 from orchestrator.tools.podman import Engine
@@ -61,12 +64,20 @@ class Machine:
         workshop = Workshop("towns", self.engine, self.base / "cache", lambda _: None, Cancel())
         return store_layout(plan_of(sources, page=page), workshop, check=lambda: None)
 
-    def push(self, *images: Image, compression: Compression = "gzip", cache: str = "cache", **how: object) -> Pushed:
+    def push(
+        self,
+        image: Image,
+        *,
+        compression: Compression = "gzip",
+        cache: str = "cache",
+        attestations: Attestations | None = None,
+        **how: object,
+    ) -> Pushed:
         access = Access({**process.base_environment(os.environ), "HOME": str(self.base)})
         target = Target(parse_repository(self.repository), ("1",), compression, replace(access, **how))
         dock = Dock(self.engine, self.base / cache, self.events.append, Cancel())
-        sources = [Source(image.service, image.image_id, image.reference) for image in images]
-        return push_images(sources, target, dock)[0]
+        source = Source(image.service, image.image_id, image.reference, attestations)
+        return push_images([source], target, dock)[0]
 
 
 @pytest.fixture
@@ -75,10 +86,8 @@ def machine(tmp_path: Path, engine: Engine, proxy: Proxy, request: pytest.Fixtur
     return Machine(engine, tmp_path, f"127.0.0.1:{proxy.port}/team/{repository}", [])
 
 
-def get(port: int, path: str) -> bytes:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v2/{path}", headers={"Accept": "application/vnd.oci.image.manifest.v1+json"}
-    )
+def get(port: int, path: str, *, accept: str = MANIFEST_TYPE) -> bytes:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/v2/{path}", headers={"Accept": accept})
     with urllib.request.urlopen(request, timeout=10) as answer:
         content: bytes = answer.read()
     return content
@@ -188,7 +197,9 @@ def test_a_private_authority_and_a_login_in_an_engines_auth_file(machine: Machin
             place.write_text(text)
             variables = {"REGISTRY_AUTH_FILE": str(place)} if place.name == "auth.json" else {}
             environment = {**process.base_environment(os.environ), "HOME": str(tmp_path), **variables}
-            assert machine.push(image, cert_dir=authorities, environment=environment).digest.startswith("sha256:")
+            documents = Attestations(b'{"bomFormat":"CycloneDX"}', b'{"subject":[]}')
+            pushed = machine.push(image, cert_dir=authorities, environment=environment, attestations=documents)
+            assert pushed.digest.startswith("sha256:")
             place.unlink()
 
 
@@ -198,3 +209,31 @@ def test_an_image_that_is_gone_is_named(machine: Machine):
     with pytest.raises(Exception, match="could not read") as caught:
         machine.push(image)
     assert image.reference in str(caught.value)
+
+
+def referrers(proxy: Proxy, machine: Machine, pushed: Pushed) -> dict[str, bytes]:
+    """The documents attached to a pushed image, found as any client finds them: media type to content."""
+    path = machine.repository.partition("/")[2]
+    index = json.loads(get(proxy.port, f"{path}/manifests/{pushed.digest.replace(':', '-')}", accept=INDEX_TYPE))
+    found = {}
+    for listed in index["manifests"]:
+        artifact = json.loads(get(proxy.port, f"{path}/manifests/{listed['digest']}"))
+        assert artifact["subject"]["digest"] == pushed.digest
+        assert artifact["artifactType"] == listed["artifactType"]
+        found[listed["artifactType"]] = get(proxy.port, f"{path}/blobs/{artifact['layers'][0]['digest']}")
+    return found
+
+
+def test_what_is_said_about_an_image_is_attached_to_it_once(machine: Machine, proxy: Proxy):
+    statement = b'{"predicate":{},"subject":[{"name":"towns/web"}]}'
+    documents = Attestations(sbom=b'{"bomFormat":"CycloneDX"}', provenance=statement)
+    image = machine.store("a")
+    pushed = machine.push(image, attestations=documents)
+    assert pushed.sent == proxy.uploaded
+    found = referrers(proxy, machine, pushed)
+    assert found["application/vnd.cyclonedx+json"] == documents.sbom
+    subjects = json.loads(found["application/vnd.in-toto+json"])["subject"]
+    assert subjects[0] == {"name": machine.repository, "digest": {"sha256": pushed.digest.removeprefix("sha256:")}}
+    proxy.reset()
+    assert machine.push(image, attestations=documents).sent == proxy.uploaded == 0
+    assert len(referrers(proxy, machine, pushed)) == 2
