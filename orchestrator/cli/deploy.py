@@ -52,11 +52,13 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     before anything is built; their values are kept in the engine's secret store only.
     """
     from orchestrator.cli.results import deploy_result
-    from orchestrator.deploy.domains import check_domains, serve_domains
+    from orchestrator.deploy.assets import assets_dir, keep_assets
     from orchestrator.deploy.documents import keep_documents
+    from orchestrator.deploy.domains import check_domains, serve_domains
     from orchestrator.deploy.lock import locked_app
     from orchestrator.deploy.preflight import check_port
     from orchestrator.deploy.release import deploy_release
+    from orchestrator.image.assemble import find_products
     from orchestrator.image.attestations import attest_images
     from orchestrator.tools.podman import open_engine
 
@@ -71,6 +73,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         results = build_services(settings, project, plan, run=run, trace=trace)
         check_frontend(settings, project, plan, results, run=run)
         images = make_images(settings, plan, results, engine=engine, run=run)
+        keep_assets(assets_dir(engine, settings.name), find_products(plan, results).site)
         release = deploy_release(
             settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.deploy.assets import forget_assets
 from orchestrator.deploy.gate import STOP_SECONDS, find_gate, remove_gate
 from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.names import APP, container_name, gate_name, services, sockets_dir
@@ -73,6 +74,7 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
     remove_images(engine, app, kept=())
     remove_tree(sockets_dir(engine, app))
     remove_values(engine, store)
+    forget_assets(engine, app)
     network_file(engine.dirs, app).unlink(missing_ok=True)
     store.remove()
 

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from orchestrator.deploy.assets import assets_dir
 from orchestrator.deploy.names import container_name, labels, pod_name, release_socket, services, sockets_dir
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
-from orchestrator.image.nginx import SOCKET_DIR
+from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_DIR
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
     ContainerSpec,
@@ -44,7 +45,7 @@ def start_pod(engine: Engine, record: ReleaseRecord) -> None:
         return
     check_images(engine, record)
     discard_pod(engine, record)
-    _make_socket_directory(engine, record)
+    _make_directories(engine, record)
     create_pod(engine.within(record.app), pod_name(record.app, record.id), labels(record, "pod"))
     for service in services(record):
         spec = web_spec(engine, record) if service == "web" else backend_spec(record)
@@ -63,14 +64,15 @@ def _wake_pod(engine: Engine, record: ReleaseRecord) -> bool:
     stopped = all(container.state == "exited" and not container.restarts for container in containers)
     if not stopped or {container.name: container.image_id for container in containers} != expected:
         return False
-    _make_socket_directory(engine, record)
+    _make_directories(engine, record)
     return start_containers(engine, tuple(expected))
 
 
-def _make_socket_directory(engine: Engine, record: ReleaseRecord) -> None:
+def _make_directories(engine: Engine, record: ReleaseRecord) -> None:
     directory = release_socket(engine, record).parent
     directory.mkdir(parents=True, exist_ok=True)
     directory.parent.chmod(0o755)
+    assets_dir(engine, record.app).mkdir(parents=True, exist_ok=True)
     # nginx creates its socket as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
     directory.chmod(0o777)
 
@@ -114,7 +116,10 @@ def web_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
         record,
         "web",
         record.web_limits,
-        mounts=(Mount(socket.parent, SOCKET_DIR, writable=True),),
+        mounts=(
+            Mount(socket.parent, SOCKET_DIR, writable=True),
+            Mount(assets_dir(engine, record.app), EARLIER_ROOT),
+        ),
         socket=socket,
         stop_signal="SIGQUIT",
     )

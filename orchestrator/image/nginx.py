@@ -22,6 +22,9 @@ CONFIG_PATH = "/etc/nginx/nginx.conf"
 DOCUMENT_ROOT = "/srv/www"
 """Where the frontend's files belong in the image."""
 
+EARLIER_ROOT = "/srv/earlier"
+"""Where hashed files of earlier releases are mounted, for pages still open in browsers."""
+
 SOCKET_DIR = "/run/web"
 SOCKET_NAME = "web.sock"
 """nginx listens on this socket in the directory mounted at `SOCKET_DIR`."""
@@ -31,7 +34,7 @@ COMMAND = ("-e", "stderr", "-c", CONFIG_PATH, "-g", "daemon off;")
 
 # A build's content hash in a file name, in a directory bundlers put hashed files into. Names people give
 # (report-20240101.pdf, team-Holidays.jpg) must not match: they would be cached for a year.
-_HASHED_NAME = (
+HASHED_NAME = (
     r"^/(?:assets|static|build|_app/immutable|_next/static|_astro)/(?:.*/)?[^/]*[.-]"
     r"(?![A-Z]?[a-z]+\.)(?![0-9]+\.)(?:[A-Za-z0-9_-]{8}|[A-Za-z0-9]{9,64})(?:\.[A-Za-z0-9]+){1,2}$"
 )
@@ -55,8 +58,9 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
             spa=web.spa,
             socket=f"{SOCKET_DIR}/{SOCKET_NAME}",
             document_root=DOCUMENT_ROOT,
+            earlier_root=EARLIER_ROOT,
             body_limit=web.options.body_size,
-            hashed_name=_HASHED_NAME,
+            hashed_name=HASHED_NAME,
             prefix_pattern=f"{re.escape(prefix)}[/? ]" if prefix != "/" else "(?!)",
             stripped_pattern=re.escape(prefix) if web.proxy and web.proxy.strip and prefix != "/" else "",
             not_found_page=not web.spa and "404.html" in html,

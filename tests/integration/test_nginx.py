@@ -140,6 +140,7 @@ def localized(config: str, directory: Path, *, backend: int, name: str) -> str:
     """The configuration with the image's paths replaced by this test's."""
     config = "user root;\n" + config.replace("/tmp/", f"{directory}/{name}-tmp-")
     config = config.replace("/run/web/", f"{directory}/current/").replace("/srv/www", f"{directory}/www")
+    config = config.replace("/srv/earlier", f"{directory}/earlier")
     return config.replace("/dev/stdout", f"{directory}/access.log").replace(":3000", f":{backend}")
 
 
@@ -203,6 +204,20 @@ def test_hidden_files_and_source_maps_are_denied(site: Site, path: str) -> None:
 
 def test_well_known_is_served(site: Site) -> None:
     assert site.ask("/.well-known/security.txt").body == b"mail"
+
+
+def test_hashed_files_of_earlier_releases_are_served_and_nothing_else_of_them(site: Site) -> None:
+    for name in ("assets/earlier-AbCd1234.js", "assets/index-BxYz12_a.js", "index.html", "assets/plain.js"):
+        path = site.directory / "earlier" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"earlier")
+    answer = site.ask("/assets/earlier-AbCd1234.js")
+    assert (answer.status, answer.body) == (200, b"earlier")
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["Content-Type"] == "application/javascript; charset=utf-8"
+    assert site.ask(f"/{HASHED}").body != b"earlier"
+    assert site.ask("/").body == PAGE
+    assert site.ask("/assets/plain.js").status == 404
 
 
 def test_only_hashed_names_are_kept_for_good(site: Site) -> None:
@@ -298,6 +313,9 @@ def test_server_sent_events_are_not_held_back(site: Site) -> None:
 
 def test_the_access_log_is_json_with_the_clients_address(site: Site) -> None:
     site.ask("/api/logged?q=%22x%22", X_Request_Id="log-1", User_Agent='a"b\\c')
+    deadline = time.monotonic() + 5
+    while not any(item["request_id"] == "log-1" for item in site.log) and time.monotonic() < deadline:
+        time.sleep(0.02)
     entry = next(item for item in site.log if item["request_id"] == "log-1")
     assert (entry["uri"], entry["status"], entry["client"]) == ("/api/logged?q=%22x%22", 200, "127.0.0.1")
     assert entry["agent"] == 'a"b\\c'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, render_gate_config
 from orchestrator.image.nginx import (
-    _HASHED_NAME,
+    HASHED_NAME,
     content_security_policy,
     inline_scripts,
     quoted,
@@ -64,7 +64,7 @@ def test_every_location_that_adds_a_header_adds_the_security_headers() -> None:
     ],
 )
 def test_hashed_names_are_known(path: str) -> None:
-    assert re.search(_HASHED_NAME, path)
+    assert re.search(HASHED_NAME, path)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_hashed_names_are_known(path: str) -> None:
     ],
 )
 def test_names_people_give_are_not_taken_for_hashed(path: str) -> None:
-    assert not re.search(_HASHED_NAME, path)
+    assert not re.search(HASHED_NAME, path)
 
 
 def test_only_scripts_that_run_are_hashed() -> None:
