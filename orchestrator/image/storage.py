@@ -177,6 +177,11 @@ def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, wor
     )
 
 
+def host_platform() -> str:
+    """What images made on this machine run on, as OCI names it: "linux/amd64"."""
+    return f"linux/{_architecture()}"
+
+
 def _architecture() -> str:
     machine = platform.machine()
     return ARCHITECTURES.get(machine, machine)

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli import orchestrator_command
+from orchestrator.cli.errors import run_command
 from orchestrator.errors import UsageError
 from orchestrator.image.packing import PackedLayers, gzip_chunks, trim_packed_layers
 from orchestrator.image.referrers import INDEX_TYPE, Attachment, describe, make_artifact, merge_index
+from orchestrator.image.storage import host_platform
 from orchestrator.process import Cancel
 from orchestrator.tools.credentials import auth_files, find_login
 from orchestrator.tools.registry import (
@@ -162,3 +165,15 @@ def test_packed_layers_are_found_again_unless_damaged_and_the_oldest_go_first(tm
     assert packed.find(ids[1]) is None
     trim_packed_layers(tmp_path, keep=made[0].size)
     assert [packed.find(diff_id) is not None for diff_id in ids] == [False, False, True]
+
+
+def test_another_platform_is_refused_before_anything_is_done(capsys: pytest.CaptureFixture[str]):
+    other = "linux/arm64" if host_platform() != "linux/arm64" else "linux/amd64"
+    assert run_command(orchestrator_command, ["build", "--name", "app", "--platform", other]) == 2
+    assert f"images for {other} cannot be made here" in capsys.readouterr().err
+
+
+def test_this_machines_platform_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--name", "app", "--platform", host_platform(), "--monorepo", str(tmp_path / "none")]
+    assert run_command(orchestrator_command, ["build", *flags]) != 0
+    assert "there is no such directory" in capsys.readouterr().err
