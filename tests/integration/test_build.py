@@ -146,9 +146,8 @@ def build(
     repo: Path, *builds: BuildPlan, events: list[Event] | None = None, cancel: Cancel | None = None,
     trace: Path | None = None, **settings: object,
 ) -> BuildResults:  # fmt: skip
-    made = Settings(
-        name="app", monorepo=repo, cache_dir=repo.parent / "cache", state_dir=repo.parent / "state", **settings
-    )
+    places = {"cache_dir": repo.parent / "cache", "state_dir": repo.parent / "state"}
+    made = Settings(name="app", monorepo=repo, **(places | settings))
     plan = Plan("app", builds, WebPlan(None, False, None), None)
     emit = (events if events is not None else []).append
     return run_builds(made, repo, plan, emit=emit, cancel=cancel or Cancel(), trace=trace)
