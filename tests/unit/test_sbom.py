@@ -66,10 +66,10 @@ def test_everything_in_the_image_is_listed_and_valid():
 
 
 def test_licences_are_expressions_where_they_are_some():
-    licences = {item["name"]: item.get("licenses") for item in document(contents())["components"]}
-    assert licences["ring"] == [{"expression": "Apache-2.0 AND ISC"}]
-    assert licences["odd"] == [{"license": {"name": "see the file, please"}}]
-    assert licences["towns-backend"] is None
+    named = {item["name"]: item.get("licenses") for item in document(contents())["components"]}
+    assert named["ring"] == [{"expression": "Apache-2.0 AND ISC"}]
+    assert named["odd"] == [{"license": {"name": "see the file, please"}}]
+    assert named["towns-backend"] is None
 
 
 def test_what_is_not_known_is_said():
