@@ -67,7 +67,13 @@ def debian_origins() -> Origins:
         library = LIBRARIES.get(package.name)
         names = library.packages.split() if library else []
         return tuple(
-            DebianPackage(name, installed[name], ARCHITECTURES.get(machine, machine), distribution)
+            DebianPackage(
+                name=name,
+                version=installed[name],
+                architecture=ARCHITECTURES.get(machine, machine),
+                distribution=distribution,
+                licences=debian.licences(name),
+            )
             for name in names
             if debian.upstream_version(installed.get(name, "")) == package.version
         )

@@ -36,12 +36,16 @@ class StorePackage:
 
 @dataclass(frozen=True, slots=True)
 class DebianPackage:
-    """A Debian package whose files are in the image; `distribution` is such as "debian-12"."""
+    """A Debian package whose files are in the image; `distribution` is such as "debian-12".
+
+    `licences` are in Debian's names, empty when they are not known.
+    """
 
     name: str
     version: str
     architecture: str
     distribution: str
+    licences: tuple[str, ...] = ()
 
 
 Origins = Callable[[StorePackage], Sequence[DebianPackage]]
@@ -106,7 +110,9 @@ def _from_store(paths: Iterable[Path], origins: Origins) -> Iterable[dict[str, A
         where = {"properties": [{"name": "orchestrator:store-path", "value": str(path)}]}
         debian = origins(package)
         for origin in debian:
-            yield _component("library", origin.name, origin.version, debian_url(origin)) | where
+            licences = [{"license": {"name": name}} for name in origin.licences]
+            described = _component("library", origin.name, origin.version, debian_url(origin)) | where
+            yield described | ({"licenses": licences} if licences else {})
         if not debian:
             yield _component("library", package.name, package.version, nix_url(package)) | where
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATABASE = Path("/var/lib/dpkg")
+DOCUMENTS = Path("/usr/share/doc")
 
 _FIELD = re.compile(r"^(Package|Status|Version|Architecture): (.*)$", re.MULTILINE)
+_COPYRIGHT = re.compile(r"^(Files|License): *(.*)$", re.MULTILINE)
 _PROGRAM_DIRECTORIES = ("/bin", "/usr/bin", "/sbin", "/usr/sbin")
 
 
@@ -41,6 +43,22 @@ class Debian:
 
     def _foreign_lists(self, package: str) -> list[Path]:
         return sorted((self.database / "info").glob(f"{package}:*.list"))
+
+
+def licences(package: str, documents: Path = DOCUMENTS) -> tuple[str, ...]:
+    """The licences of a package's files, sorted, in Debian's names; none where its copyright file is free text.
+
+    Format: "Machine-readable debian/copyright file", 1.0. Those of the packaging itself are left out.
+    """
+    try:
+        text = (documents / package / "copyright").read_text(errors="replace")
+    except OSError:
+        return ()
+    if not text.startswith("Format:"):
+        return ()
+    stanzas = (dict(_COPYRIGHT.findall(stanza)) for stanza in re.split(r"\n\s*\n", text))
+    named = {stanza.get("License", "") for stanza in stanzas if not stanza.get("Files", "debian/").startswith("debian/")}
+    return tuple(sorted(" ".join(name.split()) for name in named if name.strip()))
 
 
 def read(database: Path = DATABASE) -> Debian:

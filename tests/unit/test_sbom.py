@@ -23,11 +23,12 @@ from orchestrator.image.sbom import (
     nix_url,
     parse_store_name,
 )
+from orchestrator.tools.debian import licences
 from orchestrator.tools.git import Commit, without_login
 
 HASH = "vy1nlk752hz7vccjc3xmg6kp0crzwq85"
 VALIDATOR = JsonStrictValidator(SchemaVersion.V1_5)
-LIBC = DebianPackage("libc6", "2.36-9+deb12u14", "amd64", "debian-12")
+LIBC = DebianPackage("libc6", "2.36-9+deb12u14", "amd64", "debian-12", ("LGPL-2.1+", "public-domain"))
 CRATES = (
     Component("cargo", "axum", "0.8.9", "MIT", ""),
     Component("cargo", "ring", "0.17.8", "Apache-2.0 AND ISC", ""),
@@ -70,6 +71,20 @@ def test_licences_are_expressions_where_they_are_some():
     assert named["ring"] == [{"expression": "Apache-2.0 AND ISC"}]
     assert named["odd"] == [{"license": {"name": "see the file, please"}}]
     assert named["towns-backend"] is None
+    assert named["libc6"] == [{"license": {"name": "LGPL-2.1+"}}, {"license": {"name": "public-domain"}}]
+
+
+def test_licences_of_debian_packages_are_read_where_they_are_machine_readable(tmp_path: Path):
+    texts = {
+        "dep5": "Format: https://x/1.0/\n\nFiles: *\nCopyright: a\nLicense: Zlib\n text\n\nFiles: a b\nLicense: Expat\n"
+        "\nFiles: debian/*\nLicense: GPL-2+\n\nLicense: BSD-3-clause\n its text\n",
+        "prose": "This is a package.\nLicense: anything\n",
+    }
+    for package, text in texts.items():
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "copyright").write_text(text)
+    assert licences("dep5", tmp_path) == ("Expat", "Zlib")
+    assert licences("prose", tmp_path) == licences("absent", tmp_path) == ()
 
 
 def test_what_is_not_known_is_said():
