@@ -57,7 +57,9 @@ def licences(package: str, documents: Path = DOCUMENTS) -> tuple[str, ...]:
     if not text.startswith("Format:"):
         return ()
     stanzas = (dict(_COPYRIGHT.findall(stanza)) for stanza in re.split(r"\n\s*\n", text))
-    named = {stanza.get("License", "") for stanza in stanzas if not stanza.get("Files", "debian/").startswith("debian/")}
+    named = {
+        stanza.get("License", "") for stanza in stanzas if not stanza.get("Files", "debian/").startswith("debian/")
+    }
     return tuple(sorted(" ".join(name.split()) for name in named if name.strip()))
 
 
