@@ -26,7 +26,9 @@ _TRANSIENT = re.compile(
 _DEBUG = "level=debug"
 _SKIPPED = re.compile(r"Skipping blob (?P<digest>sha256:[0-9a-f]{64}) \(already present\)")
 _ASKED = re.compile(r"HEAD \S+/blobs/(?P<digest>sha256:[0-9a-f]{64})")
-_UNSENT_LOGIN = re.compile(r"unauthorized|authentication required|denied|invalid username/password", re.IGNORECASE)
+_NO_LOGIN = re.compile(
+    r"unauthorized|authentication required|(?<!permission )denied|invalid username/password", re.IGNORECASE
+)
 
 
 class ConnectionDropped(RegistryError):
@@ -127,7 +129,7 @@ def _refusal(purpose: str, lines: list[str]) -> RegistryError:
     """The error for what skopeo said last."""
     said = [line for line in lines if line.strip()][-8:]
     text = "\n".join(said)
-    if _UNSENT_LOGIN.search(text):
+    if _NO_LOGIN.search(text):
         return RegistryError(
             f"the registry did not let us {purpose}", details=said, hint="log in first: podman login REGISTRY"
         )
