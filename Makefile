@@ -1,4 +1,4 @@
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench bench-oracle docs clean
 
 help:
 	@echo "make setup   install what is missing; leaves .venv/bin/orchestrator"
@@ -6,6 +6,7 @@ help:
 	@echo "make test    run every test, the linters and the type checker"
 	@echo "make lint    the linters and the type checker alone"
 	@echo "make bench   measure, print the tables and save them in benchmarks/results"
+	@echo "make bench-oracle   1,000 random edits against the cargo cache: is any build stale?"
 	@echo "make docs    write the generated pages of docs/ anew"
 	@echo "make clean   remove .venv and what tests left in this directory"
 
@@ -25,6 +26,10 @@ lint: setup
 bench:
 	@.ci/setup test
 	.venv/bin/python -m benchmarks
+
+bench-oracle:
+	@.ci/setup test
+	.venv/bin/python -m tests.integration.oracle 1000 1
 
 docs: setup
 	.venv/bin/python docs/generate.py
