@@ -3,7 +3,7 @@
 packages:
 let
   wanted = [
-    "click" "filelock" "jinja2" "pydantic" "rich"
+    "click" "cyclonedx-python-lib" "filelock" "jinja2" "pydantic" "rich"
     "hatchling" "hypothesis" "import-linter" "jsonschema" "mypy" "pytest" "selenium" "types-jsonschema"
   ];
 in
