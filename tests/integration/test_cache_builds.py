@@ -16,10 +16,14 @@ from orchestrator.build.cache.explain import Report, open_reports
 from orchestrator.build.cache.index import CacheEntry, Index
 from orchestrator.build.cache.prune import prune_all
 from orchestrator.build.cache.target import TargetCache
+from orchestrator.build.cache.verify import Comparison, require_same, verify_builds
 from orchestrator.build.service import ServiceBuild
-from orchestrator.errors import BusyError, DiskError
+from orchestrator.errors import BuildError, BusyError, DiskError
 from orchestrator.events import Event, Note
 from orchestrator.files import write_json
+from orchestrator.plan import Plan, WebPlan
+from orchestrator.process import Cancel
+from orchestrator.settings import Settings
 from orchestrator.tools.nix import Nix
 from tests.integration import test_build
 from tests.integration.test_build import backend, build, private_store, put
@@ -277,6 +281,32 @@ def test_another_key_takes_nothing_from_this_one(repo: Path, tmp_path: Path):
     (repo / ".cargo/config.toml").unlink()
     forget(tmp_path, workspace=False)
     assert made(repo).compiled_units == 0
+
+
+def verify(repo: Path, tmp_path: Path) -> tuple[Comparison, ...]:
+    settings = Settings(name="app", monorepo=repo, cache_dir=tmp_path / "cache", state_dir=tmp_path / "state")
+    plan = Plan("app", (backend(),), WebPlan(None, False, None), None)
+    return verify_builds(settings, repo, plan, emit=lambda event: None, cancel=Cancel())
+
+
+def test_a_clean_build_gives_the_same_binary(repo: Path, tmp_path: Path, index: Index):
+    made(repo)
+    answer(repo, 42)
+    compared = verify(repo, tmp_path)
+    require_same(compared)
+    assert [(one.service, one.same) for one in compared] == [("backend", True)]
+    assert len(list(index.entries())) == 2, "the clean build leaves nothing in the cache"
+    assert not (tmp_path / "cache/verify/app").exists()
+
+
+def test_a_binary_that_differs_is_told(repo: Path, tmp_path: Path):
+    put(repo, "part/build.rs", 'fn main() { println!("cargo:rerun-if-changed=build.rs");'
+        'println!("cargo:rustc-env=NOW={:?}", std::time::SystemTime::now()); }')  # fmt: skip
+    put(repo, "app/src/main.rs", 'fn main() { println!("{}", part::NOW); }\n')
+    put(repo, "part/src/lib.rs", 'pub const NOW: &str = env!("NOW");\n')
+    compared = verify(repo, tmp_path)
+    with pytest.raises(BuildError, match="another binary: backend"):
+        require_same(compared)
 
 
 def test_killed_at_any_moment_the_next_build_is_right(repo: Path, tmp_path: Path):
