@@ -106,10 +106,13 @@ class Registry:
             return plain
         return secure
 
-    def _send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _send(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, login: str = ""
+    ) -> Answer:
+        """One request. What identifies us goes to the registry itself, never along with a redirection."""
         request = urllib.request.Request(url, data=body, method=method, headers=dict(headers))
-        if self._authorization and urllib.parse.urlsplit(url).netloc == self.repository.registry:
-            request.add_unredirected_header("Authorization", self._authorization)
+        if login or (self._authorization and urllib.parse.urlsplit(url).netloc == self.repository.registry):
+            request.add_unredirected_header("Authorization", login or self._authorization)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 return Answer(response.status, _lower(response.headers), response.read())
@@ -138,12 +141,14 @@ class Registry:
     def _token(self, challenge: Mapping[str, str], login: Login | None) -> str:
         asked = {"service": challenge.get("service", ""), "scope": f"repository:{self.repository.path}:pull,push"}
         realm = challenge.get("realm", "")
+        if not realm.startswith("https://") and not self.access.trusts_all(self.repository):
+            raise RegistryError(f"{self.repository.registry} wants the login sent in the clear, to {realm}")
         if login is not None and login.refresh_token:
             grant = {"grant_type": "refresh_token", "refresh_token": login.refresh_token, "client_id": "orchestrator"}
             answer = self._send("POST", realm, urllib.parse.urlencode(asked | grant).encode(), {})
         else:
-            headers = {"Authorization": login.basic} if login else {}
-            answer = self._send("GET", f"{realm}?{urllib.parse.urlencode(asked)}", None, headers)
+            basic = login.basic if login else ""
+            answer = self._send("GET", f"{realm}?{urllib.parse.urlencode(asked)}", None, {}, login=basic)
         if answer.status != 200:
             raise _refused("GET", realm, answer)
         given = json.loads(answer.body)
