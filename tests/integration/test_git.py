@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from orchestrator.build.snapshot import take_snapshot
 from orchestrator.errors import ProjectError
 from orchestrator.events import Event, Note
-from orchestrator.tools.git import list_files
+from orchestrator.tools.git import head_commit, list_files
 
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "protocol.file.allow=always")
 
@@ -114,3 +115,18 @@ def test_git_is_asked_without_writing(repo: Path):
     before = (repo / ".git/index").stat().st_mtime_ns
     list_files(repo)
     assert (repo / ".git/index").stat().st_mtime_ns == before
+
+
+def test_the_commit_its_origin_without_a_login_and_whether_files_differ(repo: Path, tmp_path: Path):
+    git(repo, "remote", "add", "origin", "https://me:token@example.org/shop.git")
+    commit = head_commit(repo)
+    assert commit is not None and len(commit.digest) == 40
+    assert (commit.dirty, commit.origin) == (False, "https://example.org/shop.git")
+    put(repo, "apps/web/a.js", "changed")
+    assert head_commit(repo / "apps") == replace(commit, dirty=True)
+    assert head_commit(repo / "src") == commit, "only files below the directory count"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert head_commit(empty) is None
+    git(empty, "init", "-q")
+    assert head_commit(empty) is None
