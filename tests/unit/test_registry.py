@@ -177,3 +177,8 @@ def test_this_machines_platform_is_fine(tmp_path: Path, capsys: pytest.CaptureFi
     flags = ["--name", "app", "--platform", host_platform(), "--monorepo", str(tmp_path / "none")]
     assert run_command(orchestrator_command, ["build", *flags]) != 0
     assert "there is no such directory" in capsys.readouterr().err
+
+
+def test_pushing_what_is_not_there_is_refused_with_its_exit_code():
+    assert run_command(orchestrator_command, ["push", "nobody", "registry.example.org/team/app"]) == 11
+    assert run_command(orchestrator_command, ["deploy", "--name", "app", "--push", "app:1"]) == 2
