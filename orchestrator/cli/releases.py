@@ -50,7 +50,6 @@ def rollback(app: str, to: str | None, as_json: bool, verbosity: str | None) -> 
     What runs keeps serving until the release has answered, and no request is dropped. A second `rollback`
     without --to takes the first one back.
     """
-    from orchestrator.cli.results import started_result
     from orchestrator.deploy.lock import locked_app
     from orchestrator.deploy.rollback import roll_back
     from orchestrator.settings import check_name
@@ -61,6 +60,8 @@ def rollback(app: str, to: str | None, as_json: bool, verbosity: str | None) -> 
         engine = open_engine(state, cancel=run.cancel)
         release = roll_back(state, app, to=to, engine=engine, emit=run.emit, cancel=run.cancel)
     if as_json:
+        from orchestrator.cli.results import started_result
+
         print_json(started_result(app, release))
     else:
         click.echo(f"{app} release {release.id} {'is' if release.changed else 'was already'} live:", err=True)

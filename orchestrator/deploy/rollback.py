@@ -10,7 +10,7 @@ from orchestrator.deploy.release import Release, go_live, prune, retire, serving
 from orchestrator.deploy.repair import repair
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
-from orchestrator.events import Emit
+from orchestrator.events import Emit, Note
 from orchestrator.process import Cancel
 from orchestrator.tools.inspection import list_pods, stored_images
 from orchestrator.tools.podman import Engine
@@ -66,6 +66,9 @@ def roll_back(state_dir: Path, app: str, *, to: str | None, engine: Engine, emit
         return Release(current.id, current.url, changed=False, probes=probes)
     previous = current if target.id != current.id else None
     probes = go_live(engine, store, target, previous, emit=emit, cancel=cancel)
+    if target.domains != current.domains:
+        had = ", ".join(target.domains) or "no domains"
+        emit(Note(f"the edge still serves the domains of the last deploy; this release had {had}", level="warning"))
     if previous is not None:
         retire(engine.undisturbed, previous, emit=emit)
     prune(engine.undisturbed, store, keep=len(store.releases()))

@@ -5,6 +5,7 @@ under the application's lock: where a deploy is at work, the supervisor waits fo
 """
 
 import math
+import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.deploy.app import start_app
+from orchestrator.deploy.edge import find_edge, start_edge
+from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, pointed_at
 from orchestrator.deploy.health import Expectation, Target, probe
 from orchestrator.deploy.lock import locked_app
@@ -32,6 +35,9 @@ from orchestrator.tools.podman import Engine
 
 ROUND_SECONDS = 0.5
 """How often it is looked whose turn it is."""
+
+EDGE_SECONDS = 2.0
+"""How often it is looked whether the edge listens."""
 
 FROZEN_GRACE = 5.0
 """Seconds a service that no longer answers is given to end before it is killed."""
@@ -55,6 +61,7 @@ def watch(
 ) -> None:
     """Supervise until a stop is asked for. `only` names applications; all there are, also future ones, by default."""
     watched: dict[str, _Watched] = {}
+    edge = _Watched()
     with ThreadPoolExecutor(_WORKERS) as pool:
         while not cancel.requested:
             now = clock()
@@ -64,6 +71,8 @@ def watch(
                 return _look_after(AppStore(state_dir, app), watched[app], engine=engine, emit=emit, now=now)
 
             watched.update(zip(due, pool.map(look, due), strict=True))
+            if not only and edge.next_turn <= now:
+                edge = _look_after_edge(EdgeStore(state_dir), edge, engine=engine, emit=emit, now=now)
             cancel.wait(ROUND_SECONDS)
 
 
@@ -93,6 +102,32 @@ def _look_after(store: AppStore, watched: _Watched, *, engine: Engine, emit: Emi
         emit(Note(f"{store.app}: {error.message}", level="warning"))
         tally, _ = decide(watched.tally, Sight(alive=False, down=True), retries=1, start_period=0, now=now)
         return _Watched(max(next_turn, tally.not_before), tally)
+
+
+def _look_after_edge(store: EdgeStore, watched: _Watched, *, engine: Engine, emit: Emit, now: float) -> _Watched:
+    """Start the edge where it has stopped; one that was taken down on purpose has no container and stays down."""
+    record, next_turn = store.record(), now + EDGE_SECONDS
+    if record is None or _listens(record.http_port):
+        return _Watched(next_turn)
+    tally, action = decide(watched.tally, Sight(alive=False, down=True), retries=1, start_period=0, now=now)
+    try:
+        present = find_edge(engine)
+        if action == "start" and present is not None and not present.running:
+            emit(Note("starting the edge, which does not run", level="warning"))
+            start_edge(engine, store, record, emit=_only_warnings(emit))
+    except (BusyError, Interrupted):
+        return replace(watched, next_turn=next_turn)
+    except OrchestratorError as error:
+        emit(Note(f"the edge: {error.message}", level="warning"))
+    return _Watched(max(next_turn, tally.not_before), tally)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _mend(store: AppStore, tally: Tally, *, engine: Engine, emit: Emit, now: float) -> Tally:

@@ -4,6 +4,7 @@ import http.client
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.deploy.app import start_app, stop_app
+from orchestrator.deploy.edge import EDGE_NAME, publish_site, stop_edge
+from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site
 from orchestrator.deploy.lock import locked_app
 from orchestrator.deploy.watch import lock_watch, watch
 from orchestrator.errors import BusyError
@@ -21,7 +24,7 @@ from orchestrator.events import Event, Note
 from orchestrator.process import Cancel
 from orchestrator.settings import Health
 from orchestrator.tools.inspection import inspect_containers
-from tests.integration.release_bench import APP, Bench
+from tests.integration.release_bench import APP, Bench, free_port
 
 QUICK = Health(deadline=5, interval=0.2, timeout=0.5, retries=2, start_period=0)
 
@@ -98,6 +101,36 @@ def test_after_a_reboot_everything_runs_again_but_what_was_stopped(bench: Bench)
     assert not answers(bench) and not said
     start_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None, cancel=Cancel())
     assert answers(bench)
+
+
+def test_the_edge_comes_back_unless_it_was_taken_down(bench: Bench) -> None:
+    bench.deploy({"VERSION": "v1"})
+    gate = next(image for image in bench.images if image.service == "gate")
+    store = EdgeStore(bench.state_dir)
+    record = EdgeRecord(image_id=gate.image_id, http_port=free_port(), https_port=free_port())
+
+    def say_nothing(event: Event) -> None:
+        pass
+
+    def listens() -> bool:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", record.http_port), timeout=1).close()
+            return True
+        return False
+
+    try:
+        publish_site(bench.engine, store, record, Site(app=APP, domains=("bench.localhost",)), emit=say_nothing)
+        wait_until(listens)
+        bench.engine.run("stop", "--time", "0", EDGE_NAME)
+        with supervised(bench) as said:
+            wait_until(listens)
+            assert said == ["starting the edge, which does not run"]
+            stop_edge(bench.engine, store)
+            time.sleep(3)
+        assert not listens() and len(said) == 1
+    finally:
+        stop_edge(bench.engine, store)
+        shutil.rmtree(store.directory)
 
 
 def test_it_keeps_out_of_a_deploy_and_there_is_only_one(bench: Bench) -> None:
