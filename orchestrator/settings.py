@@ -213,6 +213,18 @@ def parse_bytes(size: str) -> int:
     return int(size[:-1]) * {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000}[size[-1]]
 
 
+def keep_bytes_from(given: str | None, environ: Mapping[str, str]) -> int:
+    """`keep_bytes` for a command that belongs to no application: given, the variable's, or the default.
+
+    Raises `UsageError` for what is no size.
+    """
+    default = str(Settings.model_fields["keep_bytes"].default)
+    size = given or environ.get(f"{ENVIRONMENT_PREFIX}KEEP_BYTES") or default
+    if not re.fullmatch(_SIZE, size):
+        raise UsageError(f"{size!r} is not a size", hint="write it as 500m or 5g")
+    return parse_bytes(size)
+
+
 def check_name(name: str) -> str:
     """`name` when it can name an application. Raises `UsageError`: names end up in paths, labels and host names."""
     if not _NAME.fullmatch(name):

@@ -31,6 +31,7 @@ COMMANDS = {
     "sbom": "orchestrator.cli.sbom:sbom",
     "scan": "orchestrator.cli.sbom:scan",
     "cache": "orchestrator.cli.cache:cache",
+    "gc": "orchestrator.cli.gc:gc",
     "doctor": "orchestrator.cli.machine:doctor",
     "engine": "orchestrator.cli.machine:engine",
     "nix": "orchestrator.cli.machine:nix",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.deploy.edge_status import EdgeStatus
     from orchestrator.deploy.health import Probe
     from orchestrator.deploy.release import Release
+    from orchestrator.deploy.retention import Garbage
     from orchestrator.deploy.rollback import ListedRelease
     from orchestrator.deploy.status import AppStatus
     from orchestrator.image.assemble import Image
@@ -189,6 +190,22 @@ class CertificateResult(_Model):
     until: str
 
 
+class GarbageResult(_Model):
+    """`size` in bytes; an image's counts layers it shares with others."""
+
+    kind: Literal["release", "image", "artifact", "toolchain", "log", "check"]
+    name: str
+    size: int
+    reason: str
+
+
+class GcResult(_Model):
+    """`gc --json`. With `dry_run` nothing was removed."""
+
+    dry_run: bool
+    removed: tuple[GarbageResult, ...]
+
+
 class ErrorDetail(_Model):
     exit_code: int
     message: str
@@ -305,6 +322,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "stop": StoppedResult,
     "remove": RemovedResult,
     "list": ListResult,
+    "gc": GcResult,
     "doctor": DoctorResult,
     "push": PushResult,
     "scan": ScanResult,
@@ -430,6 +448,11 @@ def started_result(app: str, release: "Release") -> StartedResult:
         changed=release.changed,
         probes=tuple(probe_result(probe) for probe in release.probes),
     )
+
+
+def gc_result(found: "tuple[Garbage, ...]", *, dry_run: bool) -> GcResult:
+    removed = tuple(GarbageResult(kind=item.kind, name=item.name, size=item.size, reason=item.reason) for item in found)
+    return GcResult(dry_run=dry_run, removed=removed)
 
 
 def probe_result(probe: "Probe") -> ProbeResult:

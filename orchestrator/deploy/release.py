@@ -10,7 +10,7 @@ from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_sta
 from orchestrator.deploy.environment import Environment
 from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
-from orchestrator.deploy.images import remove_images
+from orchestrator.deploy.images import retain_images
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
 from orchestrator.deploy.probes import ask_once, start_deadline, verify_live, wait_release
 from orchestrator.deploy.repair import remove_strange_pods, repair
@@ -20,7 +20,7 @@ from orchestrator.events import Emit, Event, PhaseFinished, PhaseStarted
 from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan
 from orchestrator.process import Cancel
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, parse_bytes
 from orchestrator.tools.podman import Engine
 
 SETTLE_SECONDS = 1.5 * KEEP_MILLISECONDS / 1000
@@ -70,7 +70,7 @@ def deploy_release(
         probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
     if previous is not None:
         retire(engine.undisturbed, previous, emit=emit)
-    prune(engine.undisturbed, store, keep=settings.keep_releases)
+    prune(engine.undisturbed, store, keep=settings.keep_releases, keep_bytes=parse_bytes(settings.keep_bytes))
     return Release(record.id, record.url, changed=True, probes=probes)
 
 
@@ -164,12 +164,13 @@ def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
         stop_services(engine, record)
 
 
-def prune(engine: Engine, store: AppStore, *, keep: int) -> None:
+def prune(engine: Engine, store: AppStore, *, keep: int, keep_bytes: int | None = None) -> None:
     """Forget the oldest releases beyond `keep`, other pods than the live and the warm one, images and values unused."""
-    for record in store.superfluous(keep):
+    dropped = store.superfluous(keep)
+    for record in dropped:
         store.forget(record)
     remove_strange_pods(engine, store, emit=_say_nothing)
-    remove_images(engine, store.app, kept=store.releases())
+    retain_images(engine, store.app, kept=store.releases(), dropped=dropped, keep_bytes=keep_bytes)
     sweep_values(engine, store)
 
 

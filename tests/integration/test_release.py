@@ -305,19 +305,20 @@ def test_old_releases_are_forgotten_beyond_the_limit(bench: Bench) -> None:
     assert [record.id for record in AppStore(bench.state_dir, APP).releases()] == ids[1:]
 
 
-def test_images_no_release_uses_are_removed(bench: Bench) -> None:
-    used = "localhost/orchestrator/bench-used:1"
-    orphan = "localhost/orchestrator/bench-orphan:1"
-    bench.engine.tag_image(bench.images[0].image_id, orphan)
-    bench.engine.tag_image(bench.images[0].image_id, used)
+def test_images_of_dropped_releases_are_removed_and_those_never_deployed_stay(bench: Bench) -> None:
+    dropped, used, built = (f"localhost/orchestrator/bench-{name}:1" for name in ("dropped", "used", "built"))
+    for name in (dropped, used, built):
+        bench.engine.tag_image(bench.images[0].image_id, name)
     original = bench.images
     try:
-        bench.images = [replace(original[0], reference=used), *original[1:]]
-        bench.deploy()
+        for version, name in enumerate((dropped, used)):
+            bench.images = [replace(original[0], reference=name), *original[1:]]
+            bench.deploy({"VERSION": f"v{version}"}, keep_releases=1)
     finally:
         bench.images = original
     assert bench.engine.image_exists(used)
-    assert not bench.engine.image_exists(orphan)
+    assert bench.engine.image_exists(built)
+    assert not bench.engine.image_exists(dropped)
     assert bench.engine.image_exists("localhost/kept/web")
 
 
