@@ -53,6 +53,19 @@ static void serve(int connection) {
       if (got <= 0) _exit(0);
       request[used += got] = 0;
     }
+    const char *length_header = strstr(request, "Content-Length: ");
+    size_t wanted = strstr(request, "\r\n\r\n") + 4 - request + (length_header ? atoi(length_header + 16) : 0);
+    while (used < wanted && used < sizeof request - 1) {
+      ssize_t got = read(connection, request + used, sizeof request - 1 - used);
+      if (got <= 0) _exit(0);
+      used += got;
+    }
+    if (strstr(request, " /api/ws ")) {
+      const char *upgrade = "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+      ssize_t got = write(connection, upgrade, strlen(upgrade));
+      while (got > 0 && (got = read(connection, body, sizeof body)) > 0) got = write(connection, body, got);
+      _exit(0);
+    }
     int status = 200;
     if (!strncmp(request, "GET /health ", 12)) status = atoi(value("HEALTH", "200"));
     if (strstr(request, " /api/slow ")) usleep(1500000);
