@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-Unit = Literal["s", "MB", "", "×"]
+Unit = Literal["s", "ms", "MB", "", "×"]
 
 MEGABYTE = 1_000_000
 

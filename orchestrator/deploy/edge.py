@@ -44,7 +44,7 @@ from orchestrator.tools.containers import (
 )
 from orchestrator.tools.engine_config import known_subnets
 from orchestrator.tools.inspection import Container, inspect_containers
-from orchestrator.tools.podman import Engine
+from orchestrator.tools.podman import Engine, EngineError
 
 EDGE_NAME = "orchestrator-edge"
 IMAGE_NAME = "localhost/orchestrator-edge/nginx"
@@ -58,6 +58,9 @@ RELOAD_SECONDS = 0.5
 """By then nginx's new workers have taken over."""
 
 STOP_SECONDS = 5.0
+_ENGINE_FAILED = 125
+"""From here on podman's own exit codes (podman-run(1)), below them the program's."""
+
 LOCK_SECONDS = 60.0
 
 
@@ -134,6 +137,8 @@ def try_config(engine: Engine, image_id: str, store: EdgeStore, text: str) -> No
         write_atomically(config_file(directory), text)
         command = ("-c", f"{CONFIG_DIR}/nginx.conf", "-t", "-q")
         answer = try_container(engine, image_id, command, _mounts(engine, store, directory))
+    if answer.returncode >= _ENGINE_FAILED:
+        raise EngineError("the edge's configuration could not be tried", details=answer.stderr.splitlines()[-5:])
     if answer.returncode != 0:
         said = [line for line in answer.stderr.splitlines() if line.strip()]
         raise UsageError(

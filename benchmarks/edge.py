@@ -1,0 +1,159 @@
+"""What the edge costs: requests through it, through the application's gate, and through one plain nginx before it."""
+
+import re
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.lab import Orchestrator
+from benchmarks.measure import BenchmarkError, run_checked
+from benchmarks.table import Goal, Quantity, Row, Table
+from benchmarks.towns import Towns
+
+API = "/api/v1/towns/selection"
+DOMAIN = "localhost"
+"""A name that leads to this machine without a resolver."""
+
+ADDED_SECONDS = 0.001
+THROUGHPUT_RATIO = 0.9
+CLIENTS = 32
+SECONDS = 5
+
+_STRAIGHT = """
+pid {base}/nginx.pid; error_log stderr crit; worker_processes 2; events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 100000;
+  client_body_temp_path {base}/a; proxy_temp_path {base}/b; fastcgi_temp_path {base}/c;
+  uwsgi_temp_path {base}/d; scgi_temp_path {base}/e;
+  upstream backend {{ server {address}; keepalive 64; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What wrk measured: the median time of an answer with one client, and requests a second with many."""
+
+    median_seconds: float
+    per_second: float
+
+
+def run(towns: Towns) -> tuple[Table, ...]:
+    ports = free_port(), free_port()
+    flags = ("--domain", DOMAIN, "--env", "DEV", "--http-port", str(ports[0]), "--https-port", str(ports[1]))
+    towns.command(towns.deployed, "deploy", "--port", str(towns.port), *flags)
+    try:
+        with straight_nginx(backend_address(towns.deployed)) as straight:
+            urls = {
+                "one plain nginx before the backend": f"http://127.0.0.1:{straight}",
+                "gate, and the release's nginx": f"http://127.0.0.1:{towns.port}",
+                "edge with TLS, and the release's nginx": f"https://{DOMAIN}:{ports[1]}",
+            }
+            rounds = [{label: measure(url + API) for label, url in urls.items()} for _ in range(towns.rounds.warm)]
+    finally:
+        towns.deployed.run("edge", "down")
+        towns.deploy(towns.deployed)
+    return (_table({label: middle([one[label] for one in rounds]) for label in rounds[0]}),)
+
+
+def middle(loads: Sequence[Load]) -> Load:
+    """The medians of several rounds."""
+    return Load(median(load.median_seconds for load in loads), median(load.per_second for load in loads))
+
+
+def _table(loads: dict[str, Load]) -> Table:
+    base = next(iter(loads.values()))
+    rows = []
+    for label, load in loads.items():
+        added, slower = load.median_seconds - base.median_seconds, base.per_second / load.per_second
+        cells = (milliseconds(load.median_seconds), milliseconds(added), Quantity(round(load.per_second)))
+        goal = Goal(Quantity(slower, "×"), Quantity(1 / THROUGHPUT_RATIO, "×"), "0.9 × the throughput")
+        rows.append(Row(label, (*cells, Quantity(slower, "×")), goal if load is not base else None))
+    last = list(loads.values())[-1]
+    added = milliseconds(last.median_seconds - base.median_seconds)
+    rows.append(Row("added by the edge, median", (None, added, None, None), Goal(added, milliseconds(ADDED_SECONDS))))
+    notes = (
+        f"wrk, {SECONDS} s each, in turns: the median with one client, requests a second with {CLIENTS}; GET {API}.",
+        "Clients, every nginx and the backend share the machine's cores: a hop more is processor time less.",
+    )
+    return Table("edge", "The edge", ("median", "added", "requests / s", "slower by"), tuple(rows), notes)
+
+
+def measure(url: str) -> Load:
+    """Raises `BenchmarkError` when a request failed."""
+    one, many = _wrk(url, clients=1), _wrk(url, clients=CLIENTS)
+    return Load(_median(one), float(re.search(r"Requests/sec:\s*([\d.]+)", many)[1]))  # type: ignore[index]
+
+
+def _wrk(url: str, *, clients: int) -> str:
+    threads = min(clients, 2)
+    said = run_checked(("wrk", f"-t{threads}", f"-c{clients}", f"-d{SECONDS}s", "--latency", url))
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise BenchmarkError(f"{url} did not answer every request:\n{said}")
+    return said
+
+
+def _median(said: str) -> float:
+    """wrk's 50 % line in seconds."""
+    found = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
+    if found is None:
+        raise BenchmarkError(f"wrk said something else:\n{said}")
+    return float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
+
+
+def milliseconds(value: float) -> Quantity:
+    return Quantity(1000 * value, "ms")
+
+
+def backend_address(orchestrator: Orchestrator) -> str:
+    """Where the live release's backend listens, in the application's own network."""
+    pod = orchestrator.engine("pod", "ps", "--filter", "status=running", "--format", "{{.Name}}").split()[0]
+    infra = orchestrator.engine("pod", "inspect", "--format", "{{.InfraContainerID}}", pod).strip()
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = orchestrator.engine("inspect", "--format", template, infra).strip()
+    variables = orchestrator.engine("inspect", "--format", "{{.Config.Env}}", f"{pod}-backend")
+    return f"{address}:{re.search(r'PORT=([0-9]+)', variables)[1]}"  # type: ignore[index]
+
+
+@contextmanager
+def straight_nginx(address: str) -> Iterator[int]:
+    """A plain nginx of this machine before the backend; its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as base:
+        config = Path(base, "nginx.conf")
+        config.write_text(_STRAIGHT.format(base=base, address=address, port=port))
+        child = subprocess.Popen(["/usr/sbin/nginx", "-e", "stderr", "-c", str(config), "-g", "daemon off;"])
+        try:
+            _wait_for(port)
+            yield port
+        finally:
+            child.terminate()
+            child.wait()
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"nginx does not listen on port {port}") from error
+            time.sleep(0.05)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
