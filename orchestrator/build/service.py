@@ -103,7 +103,7 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
         ecosystem = choose_ecosystem(site, build)
-        cache = _target_cache(site, build)
+        cache = _target_cache(site, build, workspace)
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
             product = _product(bench, build, ecosystem)
@@ -116,11 +116,12 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved)
 
 
-def _target_cache(site: Site, build: BuildPlan) -> TargetCache | None:
+def _target_cache(site: Site, build: BuildPlan, workspace: Workspace) -> TargetCache | None:
     """The cache of a cargo build; other ecosystems keep nothing but their workspace."""
     if not isinstance(build.output, CargoOutput) or site.clean:
         return None
-    key = cargo_key(build, site.snapshot, site.toolchain, _influences(site))
+    place, influences = workspace.seen("src"), _influences(site)
+    key = cargo_key(build, site.snapshot, site.toolchain, place=place, influences=influences)
     nix = site.toolchain.nix
     return open_cache(site.cache_dir, nix, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
 

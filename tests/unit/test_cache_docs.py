@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.prune import KEEP, MAX_TIMES
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.cli.cache import Bytes, cache
-from tests.unit.test_cache_records import plan, toolchain
+from tests.unit.test_cache_records import key_of, plan, toolchain
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/caching.md").read_text()
 NUMBERS = {"four": 4, "three": 3, "five": 5}
@@ -31,9 +30,9 @@ def test_the_commands():
 
 
 def test_what_the_key_is_made_of(tmp_path: Path):
-    parts = set(cargo_key(plan(), Snapshot(tmp_path, (), frozenset(), ""), toolchain(), []).parts)
+    parts = set(key_of(plan(), Snapshot(tmp_path, (), frozenset(), ""), toolchain()).parts)
     claimed = {"dev shell", "commands", "variables", "cargo configuration", "profiles", "registries and sandbox"}
-    assert parts == claimed | {"format", "toolchain"}
+    assert parts == claimed | {"format", "toolchain", "place"}
     assert all(name.split(" and ")[0] in " ".join(PAGE.split()) for name in claimed)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.build.cache.explain import Reasons, Report, Reports, changed_packages, read_packages
 from orchestrator.build.cache.index import CacheEntry, Index
 from orchestrator.build.cache.kept import Kept, identity, read_kept, write_kept
-from orchestrator.build.cache.key import cargo_key, changed_parts
+from orchestrator.build.cache.key import CacheKey, cargo_key, changed_parts
 from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, read_manifest, to_json
 from orchestrator.build.cache.prune import choose, layers_of, value
 from orchestrator.build.cache.restore import _moved_back, _own_directories
@@ -34,6 +34,10 @@ def plan(*, environment: tuple[tuple[str, str], ...] = (), argv: tuple[str, ...]
     return BuildPlan("api", "backend", "rust", directory, PurePosixPath("api/Cargo.lock"), steps, CargoOutput("a", "a"))
 
 
+def key_of(build: BuildPlan, seen: Snapshot, shell: Toolchain, *influences: str, place: str = "/build/src") -> CacheKey:
+    return cargo_key(build, seen, shell, place=PurePosixPath(place), influences=list(influences))
+
+
 def snapshot(root: Path, **contents: str) -> Snapshot:
     entries = tuple(Entry(path.replace("__", "/"), "file", False, content) for path, content in contents.items())
     return Snapshot(root, entries, frozenset(), "digest")
@@ -44,15 +48,16 @@ def test_the_key_changes_with_what_cargo_does_not_look_at(tmp_path: Path):
     seen = snapshot(tmp_path)
     config = Snapshot(tmp_path, (Entry(".cargo/config.toml", "file", False, "1"),), frozenset(), "")
     keys = [
-        cargo_key(plan(), seen, toolchain(), []),
-        cargo_key(plan(), seen, toolchain("other"), []),
-        cargo_key(plan(environment=(("CC", "clang"),)), seen, toolchain(), []),
-        cargo_key(plan(argv=("cargo", "build", "--release")), seen, toolchain(), []),
-        cargo_key(plan(), config, toolchain(), []),
-        cargo_key(plan(), seen, toolchain(), ["a mirror"]),
+        key_of(plan(), seen, toolchain()),
+        key_of(plan(), seen, toolchain("other")),
+        key_of(plan(environment=(("CC", "clang"),)), seen, toolchain()),
+        key_of(plan(argv=("cargo", "build", "--release")), seen, toolchain()),
+        key_of(plan(), config, toolchain()),
+        key_of(plan(), seen, toolchain(), "a mirror"),
+        key_of(plan(), seen, toolchain(), place="/home/me/.cache/orchestrator/workspaces/app/api.direct/src"),
     ]
     (tmp_path / "api/Cargo.toml").write_text("[profile.release]\nlto = true\n")
-    keys.append(cargo_key(plan(), seen, toolchain(), []))
+    keys.append(key_of(plan(), seen, toolchain()))
     assert len({key.digest for key in keys}) == len(keys)
     assert changed_parts(keys[0].parts, keys[1].parts) == ("toolchain",)
     assert changed_parts(keys[0].parts, keys[2].parts) == ("variables",)
@@ -60,8 +65,8 @@ def test_the_key_changes_with_what_cargo_does_not_look_at(tmp_path: Path):
 
 def test_sources_and_the_lock_file_are_not_in_the_digest(tmp_path: Path):
     lock = Entry("api/Cargo.lock", "file", False, "locked")
-    plain = cargo_key(plan(), snapshot(tmp_path, api__main="1"), toolchain(), [])
-    other = cargo_key(plan(), Snapshot(tmp_path, (lock,), frozenset(), ""), toolchain(), [])
+    plain = key_of(plan(), snapshot(tmp_path, api__main="1"), toolchain())
+    other = key_of(plan(), Snapshot(tmp_path, (lock,), frozenset(), ""), toolchain())
     assert (plain.digest, plain.lock, other.lock) == (other.digest, "", "locked")
 
 

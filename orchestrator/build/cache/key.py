@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from orchestrator.build.registries import read_toml
@@ -29,12 +30,15 @@ class CacheKey:
     parts: Mapping[str, str]
 
 
-def cargo_key(build: BuildPlan, snapshot: Snapshot, toolchain: Toolchain, influences: list[str]) -> CacheKey:
+def cargo_key(
+    build: BuildPlan, snapshot: Snapshot, toolchain: Toolchain, *, place: PurePosixPath, influences: list[str]
+) -> CacheKey:
     """The key of a cargo build: all that cargo does not look at itself, and what would only leave rubbish behind.
 
     Cargo compares sources, features, versions and rustc itself. It knows nothing of C compilers, headers, linkers
     and of variables that build scripts read without saying so: the dev shell and the steps' environments stand for
-    them. The dev shell's own store path is a digest of everything in it.
+    them. The dev shell's own store path is a digest of everything in it. `place` is the workspace as the build sees
+    it: a target directory that was moved is not sound.
     """
     profile = toolchain.home / "profile"
     parts = {
@@ -44,6 +48,7 @@ def cargo_key(build: BuildPlan, snapshot: Snapshot, toolchain: Toolchain, influe
         "commands": json.dumps([[*step.argv, str(step.directory)] for step in build.steps]),
         "variables": json.dumps([list(step.environment) for step in build.steps]),
         "registries and sandbox": _digest(influences),
+        "place": str(place),
         "cargo configuration": _digest(_configs(snapshot)),
         "profiles": _digest(_profiles(build, snapshot)),
     }

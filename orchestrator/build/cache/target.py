@@ -124,7 +124,10 @@ class TargetCache:
             changed_sources=() if cold else tuple(sorted(before.changed))[:SHOWN_PATHS],
             units=outcome.units,
         )
-        self.reports.write(report)
+        try:
+            self.reports.write(report)
+        except (OrchestratorError, OSError) as error:
+            self.emit(Note(f"{self.service}: why it was compiled is not written down: {error}", level="warning"))
         return report.summary if outcome.total else ""
 
     def keep(self, workspace: Workspace) -> None:
