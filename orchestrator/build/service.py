@@ -13,6 +13,7 @@ from orchestrator.build import artifacts
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
+from orchestrator.build.cargo_lock import explain_refusal
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, step_environment
 from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
@@ -249,10 +250,21 @@ def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:
     if read_json(stamp) == key and ecosystem.is_fetched(bench.workspace):
         return False
     stamp.unlink(missing_ok=True)
-    with phase(site, bench.service, step.name):
+    with phase(site, bench.service, step.name), _lock_explained(ecosystem):
         run_command(bench, _command(site, bench, ecosystem, step))
     write_json(stamp, key)
     return True
+
+
+@contextmanager
+def _lock_explained(ecosystem: Ecosystem) -> Iterator[None]:
+    """Name the crates when cargo only says that a lock file is out of date."""
+    try:
+        yield
+    except BuildError as error:
+        if isinstance(ecosystem, Cargo):
+            raise explain_refusal(error, ecosystem.build, ecosystem.snapshot) from error
+        raise
 
 
 def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:

@@ -273,6 +273,13 @@ def test_an_entry_that_is_being_laid_out_is_not_evicted(repo: Path, index: Index
     assert not Path(entry.layers[0]).exists()
 
 
+def test_a_lock_file_that_is_out_of_date_is_said_with_the_crate(repo: Path):
+    put(repo, "app/Cargo.toml", (repo / "app/Cargo.toml").read_text() + 'itoa = "1.0.15"\n')
+    with pytest.raises(BuildError, match=r"^Cargo\.lock is out of date: itoa 1\.0\.15$") as caught:
+        made(repo)
+    assert len(caught.value.details) <= 20 and "cargo update --workspace" in (caught.value.hint or "")
+
+
 def test_another_key_takes_nothing_from_this_one(repo: Path, tmp_path: Path):
     made(repo)
     put(repo, ".cargo/config.toml", '[build]\nrustflags = ["-Copt-level=1"]\n')
