@@ -237,3 +237,17 @@ def without(machine: Machine, program: str) -> Machine:
             if path.name != program and not link.is_symlink():
                 link.symlink_to(path)
     return replace(machine, path=str(directory))
+
+
+def test_a_missing_variable_is_refused_before_anything_is_built(machine: Machine, repo: Path) -> None:
+    write(repo, ".env.example", "JWT_SECRET=\nLEVEL=info\n")
+    write(repo, "orchestrator.toml", "[services.backend.required]\nTOKEN = { min_length = 20 }\n")
+    commit(repo)
+    port = str(free_port())
+    refused = machine.run(
+        "deploy", "--name", "vars", "--monorepo", str(repo), "--port", port, "--var", "TOKEN=hunter2", code=2
+    )
+    assert "JWT_SECRET is missing; it is required by .env.example:1" in refused.stderr
+    assert "TOKEN is too short: 7 characters" in refused.stderr and "wants 20" in refused.stderr
+    assert "hunter2" not in refused.stderr and "backend: build" not in refused.stderr
+    assert not (machine.base / "cache" / "workspaces" / "vars").exists()

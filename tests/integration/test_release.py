@@ -274,16 +274,17 @@ def test_a_program_of_the_image_runs_in_its_container(bench: Bench) -> None:
         app_exec(bench.state_dir, APP, ["x"], service=None, terminal=False, engine=bench.engine)
 
 
-def test_a_killed_web_server_comes_back(bench: Bench) -> None:
+@pytest.mark.parametrize("service", ["web", "backend"])
+def test_a_killed_service_comes_back(bench: Bench, service: str) -> None:
     release = bench.deploy({"VERSION": "v1"})
-    name = f"orchestrator-{APP}-{release.id}-web"
+    name = f"orchestrator-{APP}-{release.id}-{service}"
     os.kill(inspect_containers(bench.engine, [name])[0].pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
     status = 0
     while status != 200 and time.monotonic() < deadline:
         time.sleep(0.1)
         with suppress(http.client.HTTPException):
-            status = bench.get("/")[0]
+            status = bench.get("/api/version" if service == "backend" else "/")[0]
     assert status == 200
     assert inspect_containers(bench.engine, [name])[0].restarts == 1
 

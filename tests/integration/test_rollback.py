@@ -1,7 +1,14 @@
 """Going back to an earlier release, in real containers and under load."""
 
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from orchestrator.deploy.lock import locked_app
@@ -15,6 +22,8 @@ from orchestrator.tools.inspection import list_containers, list_pods
 from tests.integration.release_bench import APP, Bench, Load
 
 COLD_SECONDS = 10.0
+PROGRAM = Path(sys.executable).with_name("orchestrator")
+SCHEMAS = Path(__file__).parents[2] / "docs" / "json-schema"
 
 
 def back(bench: Bench, to: str | None = None) -> Release:
@@ -97,3 +106,38 @@ def test_a_release_that_no_longer_works_never_takes_traffic(bench: Bench) -> Non
         back(bench)
     current = store.current()
     assert current is not None and current.id == second.id
+
+
+def test_the_commands_say_what_they_did_and_as_their_schemas_say(bench: Bench) -> None:
+    first, second = bench.deploy({"VERSION": "v1"}).id, bench.deploy({"VERSION": "v2"}).id
+    assert run_json(bench, "releases")["releases"][0]["id"] == second
+    assert run_json(bench, "rollback")["release"] == first
+    assert not run_json(bench, "rollback", "--to", first)["changed"]
+    assert run_json(bench, "rollback", "--to", second)["changed"]
+    unknown = run(bench, "rollback", APP, "--to", "20200101-000000", code=2)
+    assert first in unknown.stderr and second in unknown.stderr
+    version = run(bench, "exec", APP, "--service", "web", "--", "/usr/sbin/nginx", "-v")
+    assert "nginx version" in version.stderr
+    shell = run(bench, "exec", APP, "--", "sh", "-c", "true", code=None)
+    assert shell.returncode != 0 and "no shell" in shell.stderr
+    assert "server starting" in run(bench, "logs", APP, "--service", "backend", "--since", "1h").stderr
+    assert f"ExecStart={PROGRAM} watch {APP}" in run(bench, "watch", APP, "--print-unit").stdout
+
+
+def run_json(bench: Bench, command: str, *arguments: str) -> dict[str, Any]:
+    answer = json.loads(run(bench, command, APP, "--json", *arguments).stdout)
+    jsonschema.validate(answer, json.loads((SCHEMAS / f"{command}.json").read_text()))
+    assert isinstance(answer, dict)
+    return answer
+
+
+def run(bench: Bench, *arguments: str, code: int | None = 0) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [PROGRAM, *arguments],
+        env={**os.environ, "ORCHESTRATOR_STATE_DIR": str(bench.state_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert code is None or done.returncode == code, done.stderr
+    return done
