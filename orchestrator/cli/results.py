@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
     from orchestrator.deploy.edge_status import EdgeStatus
     from orchestrator.deploy.health import Probe
+    from orchestrator.deploy.listing import ListedImage
     from orchestrator.deploy.release import Release
     from orchestrator.deploy.retention import Garbage
     from orchestrator.deploy.rollback import ListedRelease
@@ -190,6 +191,55 @@ class CertificateResult(_Model):
     until: str
 
 
+class ListedLayerResult(_Model):
+    """`shared_with` names the other images that have the layer, as app/service."""
+
+    digest: str
+    size: int
+    shared_with: tuple[str, ...]
+
+
+class ListedImageResult(_Model):
+    app: str
+    service: str
+    image_id: str
+    names: tuple[str, ...]
+    size: int
+    releases: tuple[str, ...]
+    layers: tuple[ListedLayerResult, ...]
+
+
+class ImagesResult(_Model):
+    """`images --json`. Bytes; `size` counts shared layers once."""
+
+    size: int
+    images: tuple[ListedImageResult, ...]
+
+
+class ExplainResult(_Model):
+    """`images explain --json`. Bytes of store paths (by name) and of other files; what each store path refers to."""
+
+    image_id: str
+    product: str
+    roots: tuple[str, ...]
+    store: dict[str, int]
+    references: dict[str, tuple[str, ...]]
+    files: dict[str, int]
+
+
+class RenderedDockerfile(_Model):
+    service: str
+    context: str
+    dockerfile: str
+
+
+class DockerfilesResult(_Model):
+    """`render dockerfile --json`."""
+
+    app: str
+    dockerfiles: tuple[RenderedDockerfile, ...]
+
+
 class GarbageResult(_Model):
     """`size` in bytes; an image's counts layers it shares with others."""
 
@@ -322,7 +372,10 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "stop": StoppedResult,
     "remove": RemovedResult,
     "list": ListResult,
+    "images": ImagesResult,
+    "images-explain": ExplainResult,
     "gc": GcResult,
+    "render-dockerfile": DockerfilesResult,
     "doctor": DoctorResult,
     "push": PushResult,
     "scan": ScanResult,
@@ -448,6 +501,12 @@ def started_result(app: str, release: "Release") -> StartedResult:
         changed=release.changed,
         probes=tuple(probe_result(probe) for probe in release.probes),
     )
+
+
+def images_result(images: "tuple[ListedImage, ...]") -> ImagesResult:
+    listed = tuple(ListedImageResult.model_validate(asdict(image)) for image in images)
+    sizes = {layer.digest: layer.size for image in images for layer in image.layers}
+    return ImagesResult(size=sum(sizes.values()), images=listed)
 
 
 def gc_result(found: "tuple[Garbage, ...]", *, dry_run: bool) -> GcResult:

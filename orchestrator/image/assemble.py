@@ -10,10 +10,12 @@ from typing import assert_never
 from orchestrator.build.closure import STORE, Closure, ClosureQuery, runtime_closure
 from orchestrator.build.disk import remember_images
 from orchestrator.build.runner import BuildResults
-from orchestrator.errors import ImageError
+from orchestrator.errors import ImageError, UsageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
 from orchestrator.image.admission import admit
 from orchestrator.image.checks import check_image
+from orchestrator.image.dockerfile import write_context
+from orchestrator.image.explain import remember_contents
 from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
@@ -23,7 +25,7 @@ from orchestrator.image.services import (
     plan_web_image,
     share_store_paths,
 )
-from orchestrator.image.storage import Image, Workshop, build_dockerfile, store_layout
+from orchestrator.image.storage import Image, Workshop, build_dockerfile, locked_context, store_layout
 from orchestrator.plan import Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
@@ -63,6 +65,26 @@ def assemble_images(
     images = tuple(_assemble(image, needs, workshop, settings) for image, needs in plan_images(plan, products, closure))
     remember_images(settings.cache_dir, settings.name, _own_bytes(images))
     return images
+
+
+def write_contexts(
+    settings: Settings, plan: Plan, results: BuildResults, *, services: tuple[str, ...], cancel: Cancel
+) -> dict[str, Path]:
+    """The build context (Dockerfile and files) of each image, or of the named ones, by service.
+
+    Raises `UsageError` for an unknown service, `DiskError` when the file system is full.
+    """
+    closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
+    images = {image.service: image for image, _ in plan_images(plan, find_products(plan, results), closure)}
+    unknown = ", ".join(sorted(set(services) - images.keys()))
+    if unknown:
+        raise UsageError(f"there is no image of {unknown}", hint=f"the images: {', '.join(images)}")
+    contexts = {}
+    for service in services or tuple(images):
+        with locked_context(settings.cache_dir, settings.name, service) as context:
+            write_context(images[service], context)
+            contexts[service] = context
+    return contexts
 
 
 def _own_bytes(images: tuple[Image, ...]) -> int:
@@ -121,6 +143,7 @@ def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, settings: S
     rules = settings.image
     admit(plan, closure, allow=rules.allow, budget=rules.budget.get(plan.service), emit=workshop.emit)
     image = _store(plan, workshop, assembler=settings.assembler, check=partial(check_image, plan))
+    remember_contents(workshop.cache_dir, workshop.app, image.image_id, plan, closure)
     written = sum(layer.written for layer in image.layers)
     outcome = f"{written} of {len(image.layers)} layers written" if written else "unchanged"
     workshop.emit(PhaseFinished(plan.service, "image", time.monotonic() - started, outcome=outcome))

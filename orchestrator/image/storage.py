@@ -196,9 +196,8 @@ def build_dockerfile(
     earlier builds. Raises `ImageError` with the program's last lines, `DiskError` when a file system is full.
     """
     check()
-    context = workshop.cache_dir / "contexts" / workshop.app / plan.service
     with (
-        locked(context.parent / f"{plan.service}.lock", holder=workshop.app, wait_seconds=_BUILD_WAIT_SECONDS),
+        locked_context(workshop.cache_dir, workshop.app, plan.service) as context,
         scratch_directory(workshop.engine.scratch, need=sum(_size(layer) for layer in plan.layers)) as scratch,
     ):
         write_context(plan, context)
@@ -208,6 +207,14 @@ def build_dockerfile(
         return image
     layers = tuple(replace(layer, written=new) for layer, new in zip(image.layers, made, strict=True))
     return replace(image, layers=layers)
+
+
+@contextmanager
+def locked_context(cache_dir: Path, app: str, service: str) -> Iterator[Path]:
+    """The directory of a service's build context, for one writer or builder at a time."""
+    context = cache_dir / "contexts" / app / service
+    with locked(context.parent / f"{service}.lock", holder=app, wait_seconds=_BUILD_WAIT_SECONDS):
+        yield context
 
 
 def _build(
