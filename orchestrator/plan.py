@@ -203,7 +203,7 @@ def _plan_backend(settings: Settings, backend: Backend) -> BuildPlan:
 
 
 def _plan_web(settings: Settings, project: Project) -> WebPlan:
-    backend, options = project.backend, settings.web
+    backend, options = project.backend, _web_options(settings)
     if backend is None:
         return WebPlan(static="frontend", spa=True, proxy=None, options=options)
     if project.frontend is None:
@@ -213,6 +213,13 @@ def _plan_web(settings: Settings, project: Project) -> WebPlan:
     exact = tuple(dict.fromkeys(path for path in asked if path and not path.startswith(f"{prefix}/")))
     proxy = Proxy("backend", backend.port, prefix, exact, strip=settings.strip_prefix)
     return WebPlan(static="frontend", spa=True, proxy=proxy, options=options)
+
+
+def _web_options(settings: Settings) -> Web:
+    """The user's, and for what they left open what the preset says."""
+    if settings.web.source_maps is not None:
+        return settings.web
+    return settings.web.model_copy(update={"source_maps": settings.env == "DEV"})
 
 
 def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:

@@ -118,6 +118,9 @@ class Web(_Model):
         (), description="networks of proxies before the edge, whose forwarded headers are believed"
     )
     flood_limit: int = Field(200, ge=0, description="requests a second from one client, beyond which it gets 429")
+    source_maps: bool | None = Field(
+        None, description="serve the source maps the build makes; by default with env DEV only"
+    )
     edge_snippet: str = Field("", description="nginx directives for the application's server block at the edge")
 
     @field_validator("cors_origins")

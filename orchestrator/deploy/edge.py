@@ -111,6 +111,14 @@ def start_edge(engine: Engine, store: EdgeStore, record: EdgeRecord, *, emit: Em
         return _apply(engine, store, record, store.sites(), emit=emit)
 
 
+def has_new_certificates(engine: Engine, store: EdgeStore) -> bool:
+    """Whether a certificate was renewed where the user keeps it: `start_edge` shows it then, cutting no connection.
+
+    One that is being written, so that its key is not its own yet, does not count.
+    """
+    return any(_is_new(engine, site.app, site.pair) for site in store.sites() if site.pair is not None)
+
+
 def stop_edge(engine: Engine, store: EdgeStore) -> bool:
     """Stop the edge and remove its container; its sites are remembered. False when there was none."""
     with _held(store):
@@ -256,8 +264,7 @@ def _load_certificate(engine: Engine, app: str, pair: Pair) -> str:
     Raises `UsageError` when they cannot be read or do not belong together.
     """
     cert, key = read_pair(pair)
-    name = f"{app}.{hashlib.sha256(cert + key).hexdigest()[:16]}"
-    directory = runtime_dir(engine) / "certs" / name
+    directory = _certificate_dir(engine, app, cert, key)
     if not directory.exists():
         scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix="."))
         for file, content in (("cert.pem", cert), ("key.pem", key)):
@@ -266,7 +273,21 @@ def _load_certificate(engine: Engine, app: str, pair: Pair) -> str:
             (scratch / file).chmod(0o444)
         scratch.chmod(0o755)
         scratch.rename(directory)
-    return name
+    return directory.name
+
+
+def _certificate_dir(engine: Engine, app: str, cert: bytes, key: bytes) -> Path:
+    return runtime_dir(engine) / "certs" / f"{app}.{hashlib.sha256(cert + key).hexdigest()[:16]}"
+
+
+def _is_new(engine: Engine, app: str, pair: Pair) -> bool:
+    try:
+        if _certificate_dir(engine, app, pair.cert.read_bytes(), pair.key.read_bytes()).exists():
+            return False
+        read_pair(pair)
+    except (OSError, UsageError):
+        return False
+    return True
 
 
 def _forget_certificates(engine: Engine, kept: Iterable[str]) -> None:

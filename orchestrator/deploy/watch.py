@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.deploy.app import start_app
-from orchestrator.deploy.edge import find_edge, start_edge
+from orchestrator.deploy.edge import find_edge, has_new_certificates, start_edge
 from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, pointed_at
 from orchestrator.deploy.health import Expectation, Target, probe
@@ -105,9 +105,13 @@ def _look_after(store: AppStore, watched: _Watched, *, engine: Engine, emit: Emi
 
 
 def _look_after_edge(store: EdgeStore, watched: _Watched, *, engine: Engine, emit: Emit, now: float) -> _Watched:
-    """Start the edge where it has stopped; one that was taken down on purpose has no container and stays down."""
+    """Start the edge where it has stopped, have it read renewed certificates.
+
+    One that was taken down on purpose has no container and stays down.
+    """
     record, next_turn = store.record(), now + EDGE_SECONDS
     if record is None or _listens(record.http_port):
+        _renew_certificates(store, engine=engine, emit=emit)
         return _Watched(next_turn)
     tally, action = decide(watched.tally, Sight(alive=False, down=True), retries=1, start_period=0, now=now)
     try:
@@ -120,6 +124,19 @@ def _look_after_edge(store: EdgeStore, watched: _Watched, *, engine: Engine, emi
     except OrchestratorError as error:
         emit(Note(f"the edge: {error.message}", level="warning"))
     return _Watched(max(next_turn, tally.not_before), tally)
+
+
+def _renew_certificates(store: EdgeStore, *, engine: Engine, emit: Emit) -> None:
+    record = store.record()
+    if record is None or not has_new_certificates(engine, store):
+        return
+    try:
+        emit(Note("the edge shows the renewed certificates"))
+        start_edge(engine, store, record, emit=_only_warnings(emit))
+    except Interrupted:
+        return
+    except OrchestratorError as error:
+        emit(Note(f"the edge: {error.message}", level="warning"))
 
 
 def _listens(port: int) -> bool:

@@ -113,7 +113,17 @@ def plan_images(
     web_share, backend_share = share_store_paths(web, backend)
     config = render_web_config(plan.web, html=_html_files(products.site))
     images = [
-        (plan_web_image(plan.app, server, web_share, config=config, site=products.site), web),
+        (
+            plan_web_image(
+                plan.app,
+                server,
+                web_share,
+                config=config,
+                site=products.site,
+                source_maps=bool(plan.web.options.source_maps),
+            ),
+            web,
+        ),
         (plan_gate_image(plan.app, server, web_share), web),
     ]
     if plan.backend and products.program and backend:

@@ -47,15 +47,17 @@ def read_store_paths(paths: Iterable[Path], *, store: Path = STORE) -> tuple[Ent
     return tuple(entries)
 
 
-def read_site(tree: Path, image_root: str) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """A built frontend, below `image_root`, as (files named by a content hash, all others) without source maps.
+def read_site(tree: Path, image_root: str, *, source_maps: bool = False) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """A built frontend, below `image_root`, as (files named by a content hash, all others).
 
+    Its source maps are left out unless they are asked for.
     Raises `ImageError` when it has no files, and for what cannot be served: a link that leaves the tree or leads
     nowhere, a device, a set-uid file.
     """
 
     def read(below: str, host: Path, status: os.stat_result) -> Entry | None:
-        if not below or (below.endswith(".map") and not stat.S_ISDIR(status.st_mode)):
+        is_map = below.endswith(".map") and not stat.S_ISDIR(status.st_mode)
+        if not below or (is_map and not source_maps):
             return None
         return _site_entry(f"{image_root}/{below}", host, status, tree)
 

@@ -66,6 +66,7 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
             not_found_page=not web.spa and "404.html" in html,
             csp=content_security_policy(html, web.options.csp) if web.static is not None else "",
             csp_header=f"Content-Security-Policy{'-Report-Only' if web.options.csp.report_only else ''}",
+            source_maps=bool(web.options.source_maps),
             cors_origins=web.options.cors_origins,
         )
     )

@@ -48,12 +48,17 @@ def _share(base: tuple[Path, ...], closure: Closure) -> StoreShare:
     return StoreShare(base, own, closure.store)
 
 
-def plan_web_image(app: str, server: Path, share: StoreShare, *, config: str, site: Path | None) -> ImagePlan:
+def plan_web_image(
+    app: str, server: Path, share: StoreShare, *, config: str, site: Path | None, source_maps: bool = False
+) -> ImagePlan:
     """nginx (the store path `server`), its configuration and the built frontend, if there is one.
 
     Raises `ImageError` when the site holds what cannot be served or `server` is not nginx.
     """
-    hashed, others = read_site(site, _image_path(DOCUMENT_ROOT)) if site is not None else ((), ())
+    hashed: tuple[Entry, ...] = ()
+    others: tuple[Entry, ...] = ()
+    if site is not None:
+        hashed, others = read_site(site, _image_path(DOCUMENT_ROOT), source_maps=source_maps)
     layers = arrange_layers(
         {
             **_store_layers(share),

@@ -16,6 +16,7 @@ from orchestrator.deploy.authority import TlsDir, ensure_authority, self_sign, s
 from orchestrator.deploy.edge import (
     EDGE_NAME,
     find_edge,
+    has_new_certificates,
     publish_site,
     runtime_dir,
     start_edge,
@@ -219,8 +220,15 @@ def test_no_request_is_lost_while_certificates_change_and_applications_come_and_
         for number in range(3):
             edge.publish(Site(app="guest", domains=(f"guest{number}.test",)))
         assert edge.site.cert is not None
+        assert edge.site.key is not None and not has_new_certificates(edge.bench.engine, edge.store)
+        key = edge.site.key.read_bytes()
         edge.site.cert.unlink()
         sign_locally(edge.tls, ("live.test",))
+        renewed = edge.site.key.read_bytes()
+        edge.site.key.write_bytes(key)
+        assert not has_new_certificates(edge.bench.engine, edge.store), "half of it is not renewed yet"
+        edge.site.key.write_bytes(renewed)
+        assert has_new_certificates(edge.bench.engine, edge.store)
         assert start_edge(edge.bench.engine, edge.store, edge.record, emit=quiet).reloaded
         withdraw_site(edge.bench.engine, edge.store, "guest", emit=quiet)
     assert edge.shown("live.test") != before

@@ -63,6 +63,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     options = Web(
         body_size="1k",
         cors_origins=(FRIEND,),
+        source_maps=True,
         csp=Csp(report_only=True, connect=("wss://live.example.org",), script=("https://cdn.example.org",)),
     )
     plan = WebPlan(
@@ -124,6 +125,10 @@ def test_the_policy_has_one_owner_and_the_users_sources(strict: Ask) -> None:
     assert "connect-src 'self' wss://live.example.org" in policy[0]
     assert policy[0].count("script-src") == 1 and policy[0].rstrip().endswith("frame-ancestors 'none'")
     assert "https://cdn.example.org" in policy[0]
+
+
+def test_source_maps_are_served_where_they_are_wanted(strict: Ask) -> None:
+    assert strict("/assets/index-BxYz12_a.js.map").body == b"{}"
 
 
 def test_the_prefix_alone_is_kept_by_default(tmp_path: Path) -> None:

@@ -91,6 +91,11 @@ def test_a_site_is_split_and_has_no_source_maps(site: Path) -> None:
     assert names(others) == ["srv/www/assets", "srv/www/index.html", "srv/www/robots.txt"]
 
 
+def test_source_maps_are_there_when_they_are_asked_for(site: Path) -> None:
+    hashed, others = read_site(site, "srv/www", source_maps=True)
+    assert "srv/www/assets/index-BxYz12_a.js.map" in names((*hashed, *others))
+
+
 def test_twins_are_wanted_for_large_compressible_files_without_one(site: Path) -> None:
     (site / "logo.png").write_bytes(b"x" * 5000)
     (site / "own.css").write_text("x" * 5000)

@@ -12,7 +12,7 @@ from orchestrator.detect.packages import PackageManager
 from orchestrator.errors import ProjectError
 from orchestrator.plan import api_base, make_plan
 from orchestrator.project import Project
-from orchestrator.settings import Health, Settings
+from orchestrator.settings import Health, Settings, Web
 
 SETTINGS = Settings(name="app", state_dir=Path("/s"), cache_dir=Path("/c"))
 WHY = Evidence("because", "file", 1)
@@ -102,3 +102,19 @@ def test_a_frontend_without_a_build_script_needs_a_command():
         make_plan(SETTINGS, project)
     given = make_plan(SETTINGS.model_copy(update={"frontend_build": "make site"}), project)
     assert given.builds[0].steps[1].argv == ("bash", "-c", "make site")
+
+
+@pytest.mark.parametrize(
+    ("env", "said", "expected"), [("PRO", None, False), ("DEV", None, True), ("DEV", False, False), ("PRO", True, True)]
+)
+def test_what_the_user_says_wins_over_the_preset(env: str, said: bool | None, expected: bool) -> None:
+    settings = SETTINGS.model_copy(update={"env": env, "web": Web(source_maps=said)})
+    assert make_plan(settings, PROJECT).web.options.source_maps is expected
+
+
+def test_the_prefix_is_kept_unless_it_is_to_be_stripped() -> None:
+    kept, stripped = (
+        make_plan(SETTINGS.model_copy(update={"strip_prefix": strip}), PROJECT) for strip in (False, True)
+    )
+    assert kept.web.proxy is not None and not kept.web.proxy.strip
+    assert stripped.web.proxy is not None and stripped.web.proxy.strip
