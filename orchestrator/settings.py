@@ -123,6 +123,19 @@ class Web(_Model):
     )
     edge_snippet: str = Field("", description="nginx directives for the application's server block at the edge")
 
+    @field_validator("edge_snippet")
+    @classmethod
+    def _check_snippet(cls, snippet: str) -> str:
+        """It stays within its server block: another application's is not its business."""
+        depth = 0
+        for brace in re.findall("[{}]", snippet):
+            depth += 1 if brace == "{" else -1
+            if depth < 0:
+                break
+        if depth:
+            raise ValueError("its braces do not match")
+        return snippet
+
     @field_validator("cors_origins")
     @classmethod
     def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:

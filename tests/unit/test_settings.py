@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import UsageError
-from orchestrator.settings import check_name, load_settings
+from orchestrator.settings import Web, check_name, load_settings
 
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path):
@@ -78,3 +78,26 @@ def test_the_file_cannot_choose_the_machine_s_directories(tmp_path: Path):
 def test_without_a_name_nothing_starts():
     with pytest.raises(UsageError, match="no name"):
         load_settings({}, {})
+
+
+@pytest.mark.parametrize("snippet", ["} server { listen 8080;", "location /a {", "}{"])
+def test_a_snippet_cannot_leave_its_server_block(snippet: str) -> None:
+    with pytest.raises(ValueError, match="braces"):
+        Web(edge_snippet=snippet)
+    assert Web(edge_snippet="location /a { return 204; }").edge_snippet
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("csp", {"connect": ["https://a.test; script-src *"]}),
+        ("csp", {"img": ['"']}),
+        ("cors_origins", ["https://a.test/path"]),
+        ("cors_origins", ["*"]),
+        ("body_size", "25 m"),
+        ("trusted_proxies", ["proxy.test"]),
+    ],
+)
+def test_what_would_break_the_configuration_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        Web.model_validate({field: value})
