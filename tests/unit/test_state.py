@@ -19,7 +19,7 @@ from orchestrator.deploy.state import (
     list_apps,
     load_record,
 )
-from orchestrator.errors import BusyError, UnknownAppError
+from orchestrator.errors import BusyError, UnknownAppError, UsageError
 from orchestrator.settings import Health, Limits
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -118,6 +118,51 @@ def test_the_oldest_go_and_the_current_one_stays(store: AppStore) -> None:
     assert [found.id for found in store.superfluous(3)] == ids[1:3]
     assert [found.id for found in store.superfluous(1)] == ids[1:]
     assert store.superfluous(9) == ()
+
+
+def test_the_release_before_is_remembered_also_after_going_back(store: AppStore) -> None:
+    ids = [f"2026010{day}-000000" for day in (1, 2, 3)]
+    records = [record(release_id) for release_id in ids]
+    store.activate(records[0])
+    assert store.previous() is None
+    store.activate(records[1])
+    store.activate(records[2])
+    assert store.previous() == records[1]
+    store.activate(records[0])
+    assert (store.current(), store.previous()) == (records[0], records[2])
+    store.activate(records[0])
+    assert store.previous() == records[2]
+    assert [found.id for found in store.superfluous(2)] == [ids[1]]
+    store.forget(records[2])
+    assert store.previous() is None
+
+
+def test_a_release_is_found_by_its_id_and_others_are_named(store: AppStore) -> None:
+    store.activate(record())
+    assert store.release(record().id) == record()
+    with pytest.raises(UsageError, match="no release x") as failure:
+        store.release("x")
+    assert failure.value.hint == f"its releases: {record().id}"
+
+
+def test_what_was_stopped_is_meant_to_run_again_once_activated(store: AppStore) -> None:
+    store.activate(record())
+    assert not store.stopped
+    store.note_stop()
+    assert store.stopped
+    store.activate(record())
+    assert not store.stopped
+
+
+def test_a_record_names_secrets_and_their_change_is_another_fingerprint() -> None:
+    def with_secret(name: str) -> ReleaseRecord:
+        backend = record().backend
+        assert backend is not None
+        return record(backend=backend.model_copy(update={"secrets": {"TOKEN": name}}))
+
+    assert with_secret("a").fingerprint != with_secret("b").fingerprint
+    assert with_secret("a").environment_hash != with_secret("b").environment_hash
+    assert with_secret("a").environment_hash == with_secret("a").environment_hash
 
 
 def test_applications_are_listed_and_unknown_ones_named(store: AppStore, tmp_path: Path) -> None:
