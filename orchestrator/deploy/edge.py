@@ -6,14 +6,14 @@ and read by the running nginx after its connections have been told to end, so th
 """
 
 import hashlib
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.deploy.edge_certificates import forget_certificates, load_certificates, runtime_dir
 from orchestrator.deploy.edge_config import (
     CHALLENGES_DIR,
     CONFIG_DIR,
@@ -27,9 +27,8 @@ from orchestrator.deploy.edge_config import (
 )
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims, with_site
 from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
-from orchestrator.deploy.tls import Pair, check_pair, read_pair
 from orchestrator.errors import OrchestratorError, UsageError
-from orchestrator.events import Emit, Note
+from orchestrator.events import Emit
 from orchestrator.files import locked, remove_tree, write_atomically
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
@@ -111,14 +110,6 @@ def start_edge(engine: Engine, store: EdgeStore, record: EdgeRecord, *, emit: Em
         return _apply(engine, store, record, store.sites(), emit=emit)
 
 
-def has_new_certificates(engine: Engine, store: EdgeStore) -> bool:
-    """Whether a certificate was renewed where the user keeps it: `start_edge` shows it then, cutting no connection.
-
-    One that is being written, so that its key is not its own yet, does not count.
-    """
-    return any(_is_new(engine, site.app, site.pair) for site in store.sites() if site.pair is not None)
-
-
 def stop_edge(engine: Engine, store: EdgeStore) -> bool:
     """Stop the edge and remove its container; its sites are remembered. False when there was none."""
     with _held(store):
@@ -156,11 +147,6 @@ def try_config(engine: Engine, image_id: str, store: EdgeStore, text: str) -> No
         )
 
 
-def runtime_dir(engine: Engine) -> Path:
-    """Certificates while they are served, in memory: gone after a reboot, readable by the engine's owner only."""
-    return engine.dirs.runtime / "edge"
-
-
 def _apply(
     engine: Engine, store: EdgeStore, record: EdgeRecord, sites: Sequence[Site], *, emit: Emit, strictly: str = ""
 ) -> Change:
@@ -172,7 +158,7 @@ def _apply(
     if prepared.changed and not started:
         _reload(engine)
     store.save(record)
-    _forget_certificates(engine, prepared.certificates)
+    forget_certificates(engine, prepared.certificates)
     return Change(started, reloaded=prepared.changed and not started)
 
 
@@ -189,7 +175,7 @@ def _prepare(
     engine: Engine, store: EdgeStore, record: EdgeRecord, sites: Sequence[Site], *, strictly: str, emit: Emit
 ) -> _Prepared:
     _make_directories(engine, store)
-    certificates = _load_certificates(engine, sites, strictly=strictly, emit=emit)
+    certificates = load_certificates(engine, sites, strictly=strictly, emit=emit)
     servable = tuple(site for site in sites if site.pair is None or site.app in certificates)
     text = render_edge_config(record, servable, certificates, _hidden_networks(engine))
     live = config_file(store.config)
@@ -233,68 +219,6 @@ def _reload(engine: Engine, *, sleep: Callable[[float], None] = time.sleep) -> N
         sleep(RELOAD_SECONDS)
     finally:
         drain.unlink(missing_ok=True)
-
-
-def _load_certificates(engine: Engine, sites: Sequence[Site], *, strictly: str, emit: Emit) -> dict[str, str]:
-    """The directory in memory of each application's certificate.
-
-    The one application `strictly` names must have a certificate that will do. Another one's trouble is its own: it
-    keeps what it has shown so far, or is left out.
-    """
-    found: dict[str, str] = {}
-    for site in sites:
-        try:
-            if site.pair is not None and site.app == strictly:
-                check_pair(site.pair, site.domains)
-            if site.pair is not None:
-                found[site.app] = _load_certificate(engine, site.app, site.pair)
-        except UsageError as error:
-            if site.app == strictly:
-                raise
-            shown = next((runtime_dir(engine) / "certs").glob(f"{site.app}.*"), None)
-            emit(Note(f"{site.app}: {error.message}; {'the former one is shown' if shown else 'left out'}", "warning"))
-            if shown is not None:
-                found[site.app] = shown.name
-    return found
-
-
-def _load_certificate(engine: Engine, app: str, pair: Pair) -> str:
-    """Copy a certificate and its key into memory, once for each content; the directory's name.
-
-    Raises `UsageError` when they cannot be read or do not belong together.
-    """
-    cert, key = read_pair(pair)
-    directory = _certificate_dir(engine, app, cert, key)
-    if not directory.exists():
-        scratch = Path(tempfile.mkdtemp(dir=directory.parent, prefix="."))
-        for file, content in (("cert.pem", cert), ("key.pem", key)):
-            (scratch / file).write_bytes(content)
-            # nginx runs as user 10001. Nobody else gets here: the engine's directory is its owner's alone.
-            (scratch / file).chmod(0o444)
-        scratch.chmod(0o755)
-        scratch.rename(directory)
-    return directory.name
-
-
-def _certificate_dir(engine: Engine, app: str, cert: bytes, key: bytes) -> Path:
-    return runtime_dir(engine) / "certs" / f"{app}.{hashlib.sha256(cert + key).hexdigest()[:16]}"
-
-
-def _is_new(engine: Engine, app: str, pair: Pair) -> bool:
-    try:
-        if _certificate_dir(engine, app, pair.cert.read_bytes(), pair.key.read_bytes()).exists():
-            return False
-        read_pair(pair)
-    except (OSError, UsageError):
-        return False
-    return True
-
-
-def _forget_certificates(engine: Engine, kept: Iterable[str]) -> None:
-    names = {*kept}
-    for directory in (runtime_dir(engine) / "certs").iterdir():
-        if directory.name not in names:
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _make_directories(engine: Engine, store: EdgeStore) -> None:

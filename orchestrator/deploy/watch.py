@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.deploy.app import start_app
-from orchestrator.deploy.edge import find_edge, has_new_certificates, start_edge
+from orchestrator.deploy.edge import find_edge, start_edge
+from orchestrator.deploy.edge_certificates import has_new_certificates
 from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, pointed_at
 from orchestrator.deploy.health import Expectation, Target, probe

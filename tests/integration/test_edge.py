@@ -16,13 +16,12 @@ from orchestrator.deploy.authority import TlsDir, ensure_authority, self_sign, s
 from orchestrator.deploy.edge import (
     EDGE_NAME,
     find_edge,
-    has_new_certificates,
     publish_site,
-    runtime_dir,
     start_edge,
     stop_edge,
     withdraw_site,
 )
+from orchestrator.deploy.edge_certificates import has_new_certificates, runtime_dir
 from orchestrator.deploy.edge_config import config_file
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site
 from orchestrator.deploy.release import deploy_release
