@@ -184,6 +184,7 @@ class Settings(_Model):
     serial: bool = Field(False, description="build one service after the other")
     keep_going: bool = Field(False, description="let the other builds finish when one fails")
     write_lock: bool = Field(False, description="write a missing lock file into the monorepo")
+    ignore_rust_toolchain: bool = Field(False, description="build with the dev shell's Rust whatever is asked for")
     assembler: Assembler = Field("oci", description="what assembles the images")
     keep_releases: int = Field(5, ge=1, description="how many releases are kept")
     keep_bytes: str = Field("5g", pattern=_SIZE, description="bytes of caches and unused images `gc` keeps")

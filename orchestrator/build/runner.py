@@ -159,6 +159,7 @@ def _open_site(run: _Run, snapshot: Snapshot) -> Site:
         cancel=run.cancel,
         clock=run.clock,
         clean=run.place != run.settings.cache_dir,
+        any_rust=run.settings.ignore_rust_toolchain,
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
@@ -20,6 +20,7 @@ from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
 from orchestrator.build.registries import UserConfig
+from orchestrator.build.rust_toolchain import asked_toolchain, require_rust
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.build.toolchain import Toolchain
@@ -73,7 +74,8 @@ class Ecosystem(Protocol):
 class Site:
     """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used.
 
-    A `clean` run takes nothing from the build cache and leaves nothing in it.
+    A `clean` run takes nothing from the build cache and leaves nothing in it. With `any_rust` a rust-toolchain.toml
+    that the dev shell does not meet is no reason to refuse.
     """
 
     app: str
@@ -91,6 +93,7 @@ class Site:
     cancel: Cancel
     clock: Callable[[], float] = time.monotonic
     clean: bool = False
+    any_rust: bool = False
 
 
 def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
@@ -104,6 +107,7 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
         ecosystem = choose_ecosystem(site, build)
+        _check_rust(site, build, bench)
         cache = _target_cache(site, build, workspace)
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
@@ -125,6 +129,31 @@ def _target_cache(site: Site, build: BuildPlan, workspace: Workspace) -> TargetC
     key = cargo_key(build, site.snapshot, site.toolchain, place=place, influences=influences)
     nix = site.toolchain.nix
     return open_cache(site.cache_dir, nix, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
+
+
+def _check_rust(site: Site, build: BuildPlan, bench: Bench) -> None:
+    """Refuse a dev shell with another Rust than the monorepo asks for; asked once for each dev shell."""
+    asked = asked_toolchain(site.snapshot, build.directory) if isinstance(build.output, CargoOutput) else None
+    if asked is None or site.any_rust:
+        return
+    record = site.cache_dir / "rustc" / f"{site.toolchain.key[:32]}.json"
+    said = read_json(record)
+    if not isinstance(said, str):
+        said = _rustc_version(bench)
+        write_json(record, said)
+    require_rust(asked, said, source=site.toolchain.source)
+
+
+def _rustc_version(bench: Bench) -> str:
+    """What `rustc --version` says in the dev shell."""
+    said: list[str] = []
+
+    def read(line: str) -> str:
+        said.append(line)
+        return line
+
+    run_command(bench, Command(("rustc", "--version"), PurePosixPath(), step_environment(bench.workspace)), read=read)
+    return next((line for line in said if line.startswith("rustc ")), "")
 
 
 def _cache_state(ecosystem: Ecosystem, fetched: bool) -> Cache:

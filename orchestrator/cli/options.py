@@ -114,6 +114,12 @@ def build_options(command: Decorated) -> Decorated:
                 help="Write a missing lock file into the monorepo.",
             ),
             click.option(
+                "--ignore-rust-toolchain",
+                is_flag=True,
+                default=None,
+                help="Build with the dev shell's Rust whatever rust-toolchain.toml asks for.",
+            ),
+            click.option(
                 "--assembler",
                 type=click.Choice(["oci", "buildah", "podman"]),
                 help="What assembles the images.  [default: oci]",

@@ -18,7 +18,7 @@ from orchestrator.build.cache.prune import prune_all
 from orchestrator.build.cache.target import TargetCache
 from orchestrator.build.cache.verify import Comparison, require_same, verify_builds
 from orchestrator.build.service import ServiceBuild
-from orchestrator.errors import BuildError, BusyError, DiskError
+from orchestrator.errors import BuildError, BusyError, DiskError, ToolchainError
 from orchestrator.events import Event, Note
 from orchestrator.files import write_json
 from orchestrator.plan import Plan, WebPlan
@@ -278,6 +278,18 @@ def test_a_lock_file_that_is_out_of_date_is_said_with_the_crate(repo: Path):
     with pytest.raises(BuildError, match=r"^Cargo\.lock is out of date: itoa 1\.0\.15$") as caught:
         made(repo)
     assert len(caught.value.details) <= 20 and "cargo update --workspace" in (caught.value.hint or "")
+
+
+def test_another_rust_than_asked_for_is_refused_unless_allowed(repo: Path):
+    put(repo, "rust-toolchain.toml", '[toolchain]\nchannel = "1.2.3"\n')
+    for _ in range(2):
+        with pytest.raises(
+            ToolchainError, match=r"rust-toolchain.toml asks for Rust 1\.2\.3, the dev shell has rustc 1"
+        ):
+            made(repo)
+    assert said(build(repo, backend(), ignore_rust_toolchain=True).services[0]) == "41"
+    put(repo, "rust-toolchain.toml", '[toolchain]\nchannel = "stable"\n')
+    assert said(made(repo)) == "41"
 
 
 def test_another_key_takes_nothing_from_this_one(repo: Path, tmp_path: Path):
