@@ -3,6 +3,7 @@
 import errno
 import socket
 
+from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, gate_port
 from orchestrator.deploy.listeners import port_owner
 from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
@@ -27,11 +28,18 @@ def check_port(settings: Settings, engine: Engine) -> None:
         raise MachineError(
             f"port {settings.port} cannot be used by this user", hint="choose one above 1023 with --port"
         )
-    owner = _application_on(engine, settings.port) or port_owner(settings.port)
+    owner = _ours_on(settings, engine) or port_owner(settings.port)
     raise MachineError(
         f"port {settings.port} is taken{f' by {owner}' if owner else ''}",
         hint="stop what listens there, or choose another port with --port",
     )
+
+
+def _ours_on(settings: Settings, engine: Engine) -> str | None:
+    edge = EdgeStore(settings.state_dir).record()
+    if edge is not None and settings.port in (edge.http_port, edge.https_port):
+        return "the edge"
+    return _application_on(engine, settings.port)
 
 
 def _application_on(engine: Engine, port: int) -> str | None:

@@ -24,8 +24,9 @@ from orchestrator.deploy.edge import (
 from orchestrator.deploy.edge_certificates import has_new_certificates, runtime_dir
 from orchestrator.deploy.edge_config import config_file
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site
+from orchestrator.deploy.preflight import check_port
 from orchestrator.deploy.release import deploy_release
-from orchestrator.errors import UsageError
+from orchestrator.errors import MachineError, UsageError
 from orchestrator.events import Event
 from orchestrator.process import Cancel
 from tests.integration.release_bench import Bench, free_port, make_plan
@@ -146,6 +147,11 @@ def test_a_dead_application_is_503_on_its_own_domain_only_and_the_edge_starts_wi
         withdraw_site(engine, edge.store, "dead", emit=quiet)
     with pytest.raises(http.client.RemoteDisconnected):
         edge.get("dead.test", tls=False)
+
+
+def test_the_edge_is_named_where_it_holds_a_port(edge: Edge) -> None:
+    with pytest.raises(MachineError, match="is taken by the edge"):
+        check_port(edge.bench.settings(name="late", port=edge.record.http_port), edge.bench.engine)
 
 
 def test_a_domain_belongs_to_one_application(edge: Edge) -> None:
