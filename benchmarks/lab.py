@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from benchmarks.measure import BenchmarkError, Measured, run_checked, run_measured
+from benchmarks.measure import BenchmarkError, Measured, kill_orphans, run_checked, run_measured
 from orchestrator.tools.engine_config import engine_dirs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,9 +43,10 @@ class Lab:
 
     def clean(self) -> None:
         """Remove every application, container and mount below `base`."""
-        for directory in self.base.iterdir():
-            if (directory / "state").is_dir():
-                Orchestrator(directory).clean()
+        made = [Orchestrator(path) for path in self.base.iterdir() if (path / "state").is_dir()]
+        for orchestrator in made:
+            orchestrator.clean()
+        kill_orphans()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ its whole sandbox), so this process is made the one that inherits them (prctl(2)
 still running at the end, a container for instance, is in neither. Disk use is sampled.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
+import signal
 import subprocess
 import threading
 import time
@@ -24,6 +26,8 @@ MEMORY_FILES = Path("/dev/shm")
 _TAIL_LINES = 30
 _PR_SET_CHILD_SUBREAPER = 36
 _REAP_SECONDS = 0.3
+_GRACE_SECONDS = 20.0
+_ORPHAN_TRIES = 10
 
 
 class BenchmarkError(Exception):
@@ -88,17 +92,39 @@ def run_checked(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     ) as child:
         try:
             stdout, stderr = child.communicate()
         except BaseException:
-            child.terminate()
-            child.communicate()
+            _stop_group(child)
             raise
     if child.returncode != 0:
         tail = "\n".join((stderr or stdout).splitlines()[-_TAIL_LINES:])
         raise BenchmarkError(f"{' '.join(argv)} failed with exit code {child.returncode}:\n{tail}")
     return stdout
+
+
+def _stop_group(child: "subprocess.Popen[str]") -> None:
+    """End a program and what it started in its process group, by force after the grace period."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=_GRACE_SECONDS)
+            return
+
+
+def kill_orphans() -> None:
+    """Kill what measured programs left running; they are our children by now. Containers must be removed before."""
+    for _ in range(_ORPHAN_TRIES):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        if not children:
+            return
+        _reap_orphans()
 
 
 @contextmanager
