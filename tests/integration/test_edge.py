@@ -78,8 +78,9 @@ class Edge:
             connection.close()
 
 
-def deploy(bench: Bench, app: str) -> None:
-    settings, plan = bench.settings(name=app, port=free_port()), make_plan(app, environment={"VERSION": app})
+def deploy(bench: Bench, app: str, version: str = "") -> None:
+    settings = bench.settings(name=app, port=free_port())
+    plan = make_plan(app, environment={"VERSION": version or app})
     deploy_release(settings, plan, bench.images, engine=bench.engine, emit=quiet, cancel=Cancel())
 
 
@@ -239,6 +240,14 @@ def test_no_request_is_lost_while_certificates_change_and_applications_come_and_
     assert edge.shown("live.test") != before
     assert set(load.answers) == {"200 live"}, load.answers
     assert load.answers["200 live"] > 500
+
+
+def test_no_request_is_lost_while_a_release_is_swapped_behind_the_edge(edge: Edge) -> None:
+    with Load(edge) as load:
+        deploy(edge.bench, "live", "two")
+        deploy(edge.bench, "live")
+    assert set(load.answers) == {"200 live", "200 two"}, load.answers
+    assert min(load.answers.values()) > 50
 
 
 class Load:
