@@ -96,15 +96,16 @@ def remove_gate(engine: Engine, app: str) -> None:
         remove_container(engine, name)
 
 
-def settle_gate(engine: Engine, app: str) -> None:
-    """Finish a replacement of the gate that was cut short: exactly one is left, under its own name."""
-    names = {container.name for container in inspect_containers(engine, [gate_name(app), _successor(app)])}
-    if _successor(app) not in names:
-        return
-    if gate_name(app) in names:
+def settle_gate(engine: Engine, app: str) -> Container | None:
+    """Finish a replacement of the gate that was cut short: exactly one is left, under its own name, and returned."""
+    found = {container.name: container for container in inspect_containers(engine, [gate_name(app), _successor(app)])}
+    if _successor(app) not in found:
+        return found.get(gate_name(app))
+    if gate_name(app) in found:
         remove_container(engine, _successor(app))
     else:
         rename_container(engine, _successor(app), gate_name(app))
+    return find_gate(engine, app)
 
 
 def _successor(app: str) -> str:

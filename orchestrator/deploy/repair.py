@@ -2,14 +2,14 @@
 
 import time
 
-from orchestrator.deploy.gate import DRAIN_SECONDS, find_gate, point_at, pointed_at, settle_gate
+from orchestrator.deploy.gate import DRAIN_SECONDS, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
 from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers, stop_services
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
 from orchestrator.tools.containers import remove_pod, start_container, stop_container
-from orchestrator.tools.inspection import list_pods
+from orchestrator.tools.inspection import Container, list_pods
 from orchestrator.tools.podman import Engine
 
 
@@ -19,8 +19,8 @@ def repair(engine: Engine, store: AppStore, *, emit: Emit) -> None:
     The caller holds the lock.
     """
     store.remove_partial()
-    settle_gate(engine, store.app)
-    _point_back(engine, store, emit=emit)
+    gate = settle_gate(engine, store.app)
+    _point_back(engine, store, gate, emit=emit)
     remove_strange_pods(engine, store, emit=emit)
     _finish_retirement(engine, store)
 
@@ -44,7 +44,7 @@ def _finish_retirement(engine: Engine, store: AppStore) -> None:
         stop_services(engine, previous)
 
 
-def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
+def _point_back(engine: Engine, store: AppStore, gate: Container | None, *, emit: Emit) -> None:
     """The record decides which release is live, where it still runs."""
     current = store.current()
     if current is None or not release_socket(engine, current).exists():
@@ -54,7 +54,6 @@ def _point_back(engine: Engine, store: AppStore, *, emit: Emit) -> None:
         point_at(engine, store.app, current.id)
         time.sleep(DRAIN_SECONDS)
         stop_container(engine, f"{pod_name(store.app, other or '')}-web", grace=WEB_STOP_SECONDS)
-    gate = find_gate(engine, store.app)
     if (
         gate is not None
         and not gate.running
