@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from orchestrator.errors import Interrupted, MachineError, OrchestratorError
@@ -204,17 +205,29 @@ def stream(
 
 
 def interact(argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
-    """Run a program that keeps the terminal (`logs -f`, `exec`) and return its exit code."""
+    """Run a program that keeps the terminal (`logs -f`, `exec`) and return its exit code.
+
+    Ctrl-C reaches it through the terminal; a SIGTERM or SIGHUP sent to us is handed on.
+    """
     log.debug("run %s", shlex.join(argv))
     try:
         child = subprocess.Popen(list(argv), env=_environment(env))
     except FileNotFoundError as error:
         raise ProgramMissing(f"{argv[0]} is not installed", hint="run: orchestrator doctor") from error
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        child.send_signal(number)
+
+    handlers = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        while True:
+            try:
+                return child.wait()
+            except KeyboardInterrupt:
+                continue
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import Interrupted, OrchestratorError
-from orchestrator.process import Cancel, ProcessError, ProgramMissing, base_environment, redacted, require, run, stream
+from orchestrator.process import (
+    Cancel,
+    ProcessError,
+    ProgramMissing,
+    base_environment,
+    interact,
+    redacted,
+    require,
+    run,
+    stream,
+)
 
 
 def alive(pid: int) -> bool:
@@ -97,6 +107,12 @@ def test_descriptors_pass_only_when_named():
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_a_program_with_the_terminal_gets_our_termination_and_its_code_comes_back():
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    assert interact(["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.05; done"]) == 7
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_secrets_do_not_reach_the_log():
