@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import REPOSITORY, Machine, ask, commit, free_port, git, wait_until
+from tests.integration.registry import REGISTRY, counting_proxy, serving_registry
 
 TOWNS = "/api/v1/towns/selection"
 
@@ -175,6 +176,33 @@ def test_a_second_deploy_changes_nothing(deployed: Deployed):
     assert {service["cache"] for service in again["services"]} == {"hit"}
     assert not any(layer["written"] for image in again["images"] for layer in image["layers"])
     assert {service: item["Id"] for service, item in containers(deployed).items()} == before
+
+
+@pytest.mark.skipif(REGISTRY is None, reason="docker-registry is not installed")
+def test_it_is_pushed_with_what_is_said_about_it_and_never_twice(deployed: Deployed, tmp_path: Path):
+    with serving_registry(tmp_path / "registry") as port, counting_proxy(port) as proxy:
+        repository = f"127.0.0.1:{proxy.port}/team/towns"
+        first = deployed.machine.json("push", "towns", repository, "--tag", "1")["pushed"]
+        assert [image["references"] for image in first] == [[f"{repository}:1-web"], [f"{repository}:1-backend"]]
+        assert sum(image["sent"] for image in first) == proxy.uploaded <= 10_000_000
+        proxy.reset()
+        again = deployed.deploy("--domain", "towns.localhost", "--push", repository)
+        assert [image["digest"] for image in again["pushed"]] == [image["digest"] for image in first]
+        assert (again["changed"], proxy.uploaded) == (False, 0)
+
+
+def test_the_sbom_lists_what_is_in_the_images_and_nothing_else(deployed: Deployed):
+    documents = {
+        service: json.loads(deployed.machine.run("sbom", "towns", service).stdout) for service in ("web", "backend")
+    }
+    names = {service: {item["name"] for item in document["components"]} for service, document in documents.items()}
+    assert {"react", "react-dom"} <= names["web"] and names["web"].isdisjoint({"vite", "typescript", "axum"})
+    assert {"axum", "tokio", "serde", "towns-shared"} <= names["backend"]
+    assert names["backend"].isdisjoint({"serde_derive", "syn", "react"}), "macros are not linked into the binary"
+    shown = deployed.machine.run("sbom", "towns", "backend", "--provenance").stdout
+    source = json.loads(shown)["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert source["digest"]["gitCommit"] == git(deployed.root, "rev-parse", "HEAD").strip()
+    assert source["annotations"] == {"dirty": False}
 
 
 def test_a_changed_page_replaces_one_small_layer_and_no_request_is_lost(deployed: Deployed):
