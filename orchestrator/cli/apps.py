@@ -8,7 +8,7 @@ from orchestrator.cli.options import app_argument, output_options, verbosity_of
 from orchestrator.cli.run import print_json, print_result, running, state_dir
 
 if TYPE_CHECKING:
-    from orchestrator.cli.results import StatusResult
+    from orchestrator.cli.app_results import StatusResult
 
 STATE_COLOURS = {"running": "green", "starting": "yellow", "stopped": "yellow"}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -25,7 +25,7 @@ def status(app: str, as_json: bool) -> None:
       orchestrator status app
       orchestrator status app --json
     """
-    from orchestrator.cli.results import status_result
+    from orchestrator.cli.app_results import status_result
     from orchestrator.deploy.status import app_status
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
@@ -74,7 +74,7 @@ def stop(app: str, as_json: bool, verbosity: str | None) -> None:
     Examples:
       orchestrator stop app
     """
-    from orchestrator.cli.results import StoppedResult
+    from orchestrator.cli.app_results import StoppedResult
     from orchestrator.deploy.app import stop_app
     from orchestrator.deploy.lock import locked_app
     from orchestrator.settings import check_name
@@ -99,7 +99,7 @@ def start(app: str, as_json: bool, verbosity: str | None) -> None:
     Examples:
       orchestrator start app
     """
-    from orchestrator.cli.results import started_result
+    from orchestrator.cli.app_results import started_result
     from orchestrator.deploy.app import start_app
     from orchestrator.deploy.lock import locked_app
     from orchestrator.settings import check_name
@@ -125,7 +125,7 @@ def remove(app: str, as_json: bool, verbosity: str | None) -> None:
     Examples:
       orchestrator remove app
     """
-    from orchestrator.cli.results import RemovedResult
+    from orchestrator.cli.app_results import RemovedResult
     from orchestrator.deploy.app import remove_app
     from orchestrator.deploy.edge import withdraw_site
     from orchestrator.deploy.edge_sites import EdgeStore
@@ -154,7 +154,7 @@ def list_(as_json: bool) -> None:
       orchestrator list
       orchestrator list --json
     """
-    from orchestrator.cli.results import ListResult, status_result
+    from orchestrator.cli.app_results import ListResult, status_result
     from orchestrator.deploy.state import list_apps
     from orchestrator.deploy.status import app_status
     from orchestrator.tools.podman import open_engine

@@ -19,7 +19,7 @@ def releases(app: str, as_json: bool) -> None:
 
     A warm release has its stopped containers still; a cold one is started from its images and its record.
     """
-    from orchestrator.cli.results import releases_result
+    from orchestrator.cli.app_results import releases_result
     from orchestrator.deploy.rollback import list_releases
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
@@ -60,7 +60,7 @@ def rollback(app: str, to: str | None, as_json: bool, verbosity: str | None) -> 
         engine = open_engine(state, cancel=run.cancel)
         release = roll_back(state, app, to=to, engine=engine, emit=run.emit, cancel=run.cancel)
     if as_json:
-        from orchestrator.cli.results import started_result
+        from orchestrator.cli.app_results import started_result
 
         print_json(started_result(app, release))
     else:

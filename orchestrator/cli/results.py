@@ -1,22 +1,19 @@
 """The JSON each command prints with --json. docs/json-schema/ is generated from these models."""
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from orchestrator.cli.app_results import APPS_PUBLISHED, ProbeResult, probe_result
 from orchestrator.cli.cache_results import CACHE_PUBLISHED
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
     from orchestrator.deploy.edge_status import EdgeStatus
-    from orchestrator.deploy.health import Probe
     from orchestrator.deploy.listing import ListedImage
     from orchestrator.deploy.release import Release
     from orchestrator.deploy.retention import Garbage
-    from orchestrator.deploy.rollback import ListedRelease
-    from orchestrator.deploy.status import AppStatus
     from orchestrator.image.assemble import Image
     from orchestrator.plan import Plan
     from orchestrator.project import Project
@@ -150,12 +147,6 @@ class ReproducedResult(_Model):
     services: tuple[ReproducedService, ...]
 
 
-class ProbeResult(_Model):
-    url: str
-    status: int
-    seconds: float
-
-
 class DeployResult(BuildResult):
     """`deploy --json`. `changed` is false when what runs was already this."""
 
@@ -269,83 +260,6 @@ class ErrorResult(_Model):
     error: ErrorDetail
 
 
-class ServiceStatusResult(_Model):
-    """One container. Memory in bytes, cpu as the share of one core; `exit_code` is that of its last death.
-
-    `last_lines` are what it last wrote, where it fails.
-    """
-
-    name: str
-    state: str
-    exit_code: int | None
-    restarts: int
-    image_id: str
-    uptime_seconds: float | None
-    memory: int | None
-    cpu: float | None
-    last_lines: tuple[str, ...]
-
-
-class StatusResult(_Model):
-    """`status --json`. `probe` is a request made while the command ran; null for a stopped application."""
-
-    app: str
-    state: str
-    release: str
-    url: str
-    services: tuple[ServiceStatusResult, ...]
-    probe: ProbeResult | None
-
-
-class StartedResult(_Model):
-    """`start --json` and `rollback --json`. `changed` is false when it ran already."""
-
-    app: str
-    release: str
-    url: str
-    changed: bool
-    probes: tuple[ProbeResult, ...]
-
-
-class ReleaseResult(_Model):
-    """One release; `images` are ids, `size` is bytes. A warm one has its stopped containers still."""
-
-    id: str
-    created: datetime
-    role: Literal["live", "warm", "cold"]
-    images: dict[str, str]
-    size: int
-    environment_hash: str
-    available: bool
-
-
-class ReleasesResult(_Model):
-    """`releases --json`, the newest first."""
-
-    app: str
-    releases: tuple[ReleaseResult, ...]
-
-
-class StoppedResult(_Model):
-    """`stop --json`. `changed` is false when nothing ran."""
-
-    app: str
-    changed: bool
-
-
-class RemovedResult(_Model):
-    """`remove --json`."""
-
-    app: str
-    removed: Literal[True]
-
-
-class ListResult(_Model):
-    """`list --json`."""
-
-    apps: tuple[StatusResult, ...]
-
-
 class CheckResult(_Model):
     name: str
     state: Literal["ok", "warning", "missing"]
@@ -365,13 +279,6 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "build": BuildResult,
     "build-check": ReproducedResult,
     "deploy": DeployResult,
-    "status": StatusResult,
-    "start": StartedResult,
-    "releases": ReleasesResult,
-    "rollback": StartedResult,
-    "stop": StoppedResult,
-    "remove": RemovedResult,
-    "list": ListResult,
     "images": ImagesResult,
     "images-explain": ExplainResult,
     "gc": GcResult,
@@ -382,6 +289,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "edge": EdgeResult,
     "certs": CertificateResult,
     "error": ErrorResult,
+    **APPS_PUBLISHED,
     **CACHE_PUBLISHED,
 }
 
@@ -474,33 +382,8 @@ def _build_fields(app: str, results: "BuildResults", images: "tuple[Image, ...]"
     }
 
 
-def status_result(status: "AppStatus") -> StatusResult:
-    return StatusResult(
-        app=status.app,
-        state=status.state,
-        release=status.release,
-        url=status.url,
-        services=tuple(ServiceStatusResult.model_validate(asdict(service)) for service in status.services),
-        probe=probe_result(status.probe) if status.probe else None,
-    )
-
-
-def releases_result(app: str, found: "tuple[ListedRelease, ...]") -> ReleasesResult:
-    return ReleasesResult(app=app, releases=tuple(ReleaseResult.model_validate(asdict(item)) for item in found))
-
-
 def edge_result(status: "EdgeStatus") -> EdgeResult:
     return EdgeResult.model_validate(asdict(status))
-
-
-def started_result(app: str, release: "Release") -> StartedResult:
-    return StartedResult(
-        app=app,
-        release=release.id,
-        url=release.url,
-        changed=release.changed,
-        probes=tuple(probe_result(probe) for probe in release.probes),
-    )
 
 
 def images_result(images: "tuple[ListedImage, ...]") -> ImagesResult:
@@ -512,7 +395,3 @@ def images_result(images: "tuple[ListedImage, ...]") -> ImagesResult:
 def gc_result(found: "tuple[Garbage, ...]", *, dry_run: bool) -> GcResult:
     removed = tuple(GarbageResult(kind=item.kind, name=item.name, size=item.size, reason=item.reason) for item in found)
     return GcResult(dry_run=dry_run, removed=removed)
-
-
-def probe_result(probe: "Probe") -> ProbeResult:
-    return ProbeResult(url=probe.url, status=probe.status, seconds=round(probe.seconds, 4))

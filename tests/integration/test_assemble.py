@@ -214,7 +214,7 @@ def test_a_shell_is_refused_with_the_chain_that_pulls_it_in(run: Run) -> None:
     program = run.products.program
     assert program is not None
     run.store.compile(program, f'const char *tool = "{tool}/bin/x"; int main(void) {{ return !tool; }}')
-    with pytest.raises(ImageError, match="the backend image would contain .*: bash") as caught:
+    with pytest.raises(ImageError, match=r"the backend image would contain .*: bash") as caught:
         run()
     assert caught.value.details == (f"{bash}/bin/bash: backend refers to {tool} refers to {bash}",)
 
