@@ -115,7 +115,7 @@ def _show(result: "EdgeStatus", *, as_json: bool) -> None:
     if as_json:
         print_json(edge_result(result))
         return
-    ports = f" on ports {result.http_port} and {result.https_port}" if result.http_port else ""
+    ports = f" on ports {result.http_port} and {result.https_port}" if result.state == "running" else ""
     print_result(f"edge: {click.style(result.state, fg='green' if result.state == 'running' else 'yellow')}{ports}")
     for site in result.sites:
         until = f"  certificate until {site.certificate_until[:10]}" if site.certificate_until else "  without TLS"
