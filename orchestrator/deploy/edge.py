@@ -154,7 +154,7 @@ def _apply(
     prepared = _prepare(engine, store, record, sites, strictly=strictly, emit=emit)
     if prepared.changed:
         write_atomically(config_file(store.config), prepared.text)
-    started = _ensure_running(engine, store, record)
+    started = _ensure_running(engine, _spec(engine, store, record, listening_address(sites)))
     if prepared.changed and not started:
         _reload(engine)
     store.save(record)
@@ -190,9 +190,19 @@ def _hidden_networks(engine: Engine) -> tuple[str, ...]:
     return tuple(str(subnet) for subnet in known_subnets(engine.within("").dirs, engine.within("").network))
 
 
-def _ensure_running(engine: Engine, store: EdgeStore, record: EdgeRecord) -> bool:
+def listening_address(sites: Sequence[Site]) -> str:
+    """Where the edge listens: names below localhost alone are for this machine, any other name is for all.
+
+    "localhost" and what is below it never leave a machine (RFC 6761, section 6.3).
+    """
+    domains = [domain for site in sites for domain in site.domains]
+    local = all(domain == "localhost" or domain.endswith(".localhost") for domain in domains)
+    return "127.0.0.1" if domains and local else "0.0.0.0"
+
+
+def _ensure_running(engine: Engine, spec: ContainerSpec) -> bool:
     """Whether the edge had to be started, or replaced by one with other ports or another image."""
-    spec, present = _spec(engine, store, record), find_edge(engine)
+    present = find_edge(engine)
     if present is not None and present.labels.get(CONFIGURATION) == spec.labels[CONFIGURATION]:
         if not present.running:
             start_container(engine, EDGE_NAME)
@@ -200,7 +210,7 @@ def _ensure_running(engine: Engine, store: EdgeStore, record: EdgeRecord) -> boo
     if present is not None:
         stop_container(engine, EDGE_NAME, grace=STOP_SECONDS)
         remove_container(engine, EDGE_NAME)
-    engine.tag_image(record.image_id, f"{IMAGE_NAME}:{record.image_id[:12]}")
+    engine.tag_image(spec.image_id, f"{IMAGE_NAME}:{spec.image_id[:12]}")
     try:
         run_container(engine.within(""), spec)
     except OrchestratorError:
@@ -242,8 +252,8 @@ def _mounts(engine: Engine, store: EdgeStore, config: Path) -> tuple[Mount, ...]
     )
 
 
-def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord) -> ContainerSpec:
-    text = f"{record.image_id}\n{record.http_port}\n{record.https_port}\n{LIMITS!r}"
+def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord, address: str) -> ContainerSpec:
+    text = f"{record.image_id}\n{address}\n{record.http_port}\n{record.https_port}\n{LIMITS!r}"
     return ContainerSpec(
         name=EDGE_NAME,
         image_id=record.image_id,
@@ -253,7 +263,7 @@ def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord) -> ContainerSpec
         cpus=LIMITS.cpus,
         pids=LIMITS.pids,
         mounts=_mounts(engine, store, store.config),
-        publish=(f"{record.http_port}:{HTTP_PORT}", f"{record.https_port}:{HTTPS_PORT}"),
+        publish=(f"{address}:{record.http_port}:{HTTP_PORT}", f"{address}:{record.https_port}:{HTTPS_PORT}"),
         command=("-c", f"{CONFIG_DIR}/nginx.conf"),
         stop_signal="SIGQUIT",
     )

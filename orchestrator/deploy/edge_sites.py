@@ -32,7 +32,7 @@ class Site(_Model):
 
 
 class EdgeRecord(_Model):
-    """The edge itself: the image it runs and the ports it holds on every address of the machine."""
+    """The edge itself: the image it runs and the ports it holds."""
 
     image_id: str
     http_port: int

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.deploy.edge import listening_address
 from orchestrator.deploy.edge_config import render_edge_config
 from orchestrator.deploy.edge_ports import choose_ports
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims, with_site
@@ -32,6 +33,21 @@ def test_the_usual_ports_where_they_are_free(
     asked: tuple[int | None, int | None], taken: tuple[int, ...], ports: tuple[int, int]
 ) -> None:
     assert choose_ports(asked, None, running=False, is_free=without(*taken)) == ports
+
+
+@pytest.mark.parametrize(
+    ("domains", "address"),
+    [
+        ((), "0.0.0.0"),
+        ((("towns.localhost", "localhost"),), "127.0.0.1"),
+        ((("towns.localhost",), ("shop.example.org",)), "0.0.0.0"),
+        ((("evil-localhost",),), "0.0.0.0"),
+    ],
+)
+def test_names_below_localhost_are_served_on_this_machine_alone(
+    domains: tuple[tuple[str, ...], ...], address: str
+) -> None:
+    assert listening_address([Site(app="a", domains=names) for names in domains]) == address
 
 
 def test_the_port_of_the_applications_own_gate_is_left_to_it() -> None:
