@@ -114,9 +114,10 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
             product = _product(bench, build, ecosystem)
             components = _components(site, build, bench, ecosystem)
             saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, product, components=components)
-            if cache is not None:
-                cache.keep(workspace)
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
+        if cache is not None:
+            with phase(site, build.service, "keep"):
+                cache.keep(workspace)
     state = _cache_state(ecosystem, fetched)
     return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved)
 
