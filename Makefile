@@ -18,7 +18,7 @@ demo: setup
 
 test:
 	@.ci/setup test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	.venv/bin/python -m pytest tests/unit/test_style.py
