@@ -4,7 +4,7 @@ packages:
 let
   wanted = [
     "click" "cyclonedx-python-lib" "filelock" "jinja2" "pydantic" "rich"
-    "hatchling" "hypothesis" "import-linter" "jsonschema" "mypy" "pytest" "selenium" "types-jsonschema"
+    "hatchling" "hypothesis" "import-linter" "jsonschema" "mypy" "pytest" "pytest-xdist" "selenium" "types-jsonschema"
   ];
 in
 map (name: packages.${name}) (lib.filter (name: packages ? ${name}) wanted)
