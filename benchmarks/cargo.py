@@ -271,7 +271,8 @@ def _cook(bench: Bench, chef: str, root: Path, layer: Path) -> float:
     backend = root / "backend"
     run_checked((chef, "chef", "prepare", "--recipe-path", str(layer / "recipe.json")), cwd=backend)
     cook = (chef, "chef", "cook", "--release", "--recipe-path", "recipe.json", "-p", "app")
-    spent = run_measured(cook, env=dict(os.environ), cwd=layer, disk=bench.base).usage.seconds
+    environment = dict(os.environ) | {"CARGO": shutil.which("cargo") or "cargo"}
+    spent = run_measured(cook, env=environment, cwd=layer, disk=bench.base).usage.seconds
     return spent + _on_layer(bench, layer, lambda _: None, root)
 
 
