@@ -136,6 +136,14 @@ class Bench:
 
 def run(towns: Towns) -> tuple[Table, ...]:
     bench = Bench(towns)
+    try:
+        return _measure(bench)
+    finally:
+        bench.ours.run("cache", "gc", "--max-bytes", "0", "--keep", "0")
+
+
+def _measure(bench: Bench) -> tuple[Table, ...]:
+    towns = bench.towns
     warm = towns.rounds.warm
     cold = bench.build(bench.clone())
     plain_root = bench.clone()
