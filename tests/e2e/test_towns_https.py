@@ -23,6 +23,7 @@ def secured(machine: Machine, towns: Path, tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCHESTRATOR_TLS_DIR", str(tmp_path_factory.mktemp("tls")))
         ports = ("--port", str(free_port()), "--http-port", str(free_port()), "--https-port", str(free_port()))
+        machine.run("edge", "down")  # the one test_towns.py started has other ports
         flags = ("--name", "towns", "--monorepo", str(towns), *ports, "--domain", DOMAIN, "--env", "DEV")
         result = machine.json("deploy", *flags)
         assert result["domains"] == [url_of(flags)]
