@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = Path(sys.executable).with_name("orchestrator")
 LIMIT_SECONDS = 900
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 
 
 @dataclass(frozen=True)
@@ -146,3 +147,26 @@ def wait_until(condition: Any, *, seconds: float = 15) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.1)
+
+
+def load_until(browser: Any, load: Callable[[], None], shown: Callable[[Any], Any]) -> Any:
+    """What `shown` gives once it gives something after `load`.
+
+    When containers of other tests come and go, Chromium drops its requests ("network changed"): then again.
+    """
+    from selenium.common.exceptions import TimeoutException
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    for _ in range(5):
+        load()
+        try:
+            return WebDriverWait(browser, 20).until(shown)
+        except TimeoutException:
+            complaints = browser.get_log("browser")
+            assert any(NETWORK_CHANGED in entry["message"] for entry in complaints), complaints
+    raise AssertionError("the machine's networks do not come to rest")
+
+
+def complaints_of(browser: Any) -> list[Any]:
+    """What the page printed on the browser's console, the machine's own changes of network left out."""
+    return [entry for entry in browser.get_log("browser") if NETWORK_CHANGED not in entry["message"]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import REPOSITORY, Machine, ask, commit, free_port, git, wait_until
+from tests.e2e.conftest import REPOSITORY, Machine, ask, commit, complaints_of, free_port, git, load_until, wait_until
 from tests.integration.registry import REGISTRY, counting_proxy, serving_registry
 
 TOWNS = "/api/v1/towns/selection"
@@ -85,7 +85,6 @@ def test_the_built_code_has_no_local_address_though_its_source_does(deployed: De
 def test_a_browser_shows_the_towns_without_a_complaint(deployed: Deployed, tmp_path: Path):
     from selenium import webdriver
     from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
 
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -98,10 +97,11 @@ def test_a_browser_shows_the_towns_without_a_complaint(deployed: Deployed, tmp_p
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
     try:
-        browser.get(deployed.url)
-        shown = WebDriverWait(browser, 20).until(lambda page: page.find_elements(By.CSS_SELECTOR, "[data-town]"))
-        assert len(shown) > 100
-        assert browser.get_log("browser") == []
+        listed = load_until(
+            browser, lambda: browser.get(deployed.url), lambda page: page.find_elements(By.CSS_SELECTOR, "[data-town]")
+        )
+        assert len(listed) > 100
+        assert complaints_of(browser) == []
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
         sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
         asked = [item["request"]["url"] for item in sent if item["documentURL"].startswith("http")]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Machine, ask, free_port, git
+from tests.e2e.conftest import Machine, ask, complaints_of, free_port, git, load_until
 
 DOMAIN = "towns.test"
 
@@ -79,8 +79,7 @@ def test_a_browser_session_over_https_lives_through_a_swap(
         def shown(page: Any) -> int:
             return len(page.find_elements(By.CSS_SELECTOR, "[data-town]"))
 
-        browser.get(url_of(secured))
-        assert wait.until(shown) > 100
+        assert load_until(browser, lambda: browser.get(url_of(secured)), shown) > 100
         browser.find_element(By.ID, "filter").send_keys("London")
         wait.until(lambda page: 0 < shown(page) < 5)
 
@@ -94,10 +93,9 @@ def test_a_browser_session_over_https_lives_through_a_swap(
         browser.find_element(By.LINK_TEXT, "Towns").click()
         assert wait.until(shown) > 100, "the old page gets its data from the new release"
         assert not browser.title.startswith("Swapped")
-        browser.refresh()
-        assert wait.until(shown) > 100
+        assert load_until(browser, browser.refresh, shown) > 100
         assert browser.title.startswith("Swapped")
-        assert browser.get_log("browser") == []
+        assert complaints_of(browser) == []
 
 
 def test_the_edge_tells_what_it_serves(machine: Machine, secured: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from orchestrator.process import Cancel
 from orchestrator.settings import Settings
 from orchestrator.tools.nix import Nix
 
-RUSTUP = Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))
+RUSTUP = Path(os.environ.get("RUSTUP_HOME", Path(pwd.getpwuid(os.getuid()).pw_dir, ".rustup")))
 
 
 def cargo_directory() -> Path:

@@ -121,4 +121,3 @@ def test_secrets_do_not_reach_the_log():
 
 def test_children_are_in_a_group_of_their_own():
     assert int(run(["sh", "-c", "ps -o pgid= -p $$"]).stdout) != os.getpgrp()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
