@@ -20,6 +20,10 @@ _RUNTIME = ("current-system", "booted-system", "systemd/resolve", "resolvconf", 
 
 _NIX_STATE = Path("/nix/var/nix")
 
+_TRIES = 3
+"""A machine short of memory or processes for a moment refuses namespaces too; what it never allows it refuses each
+time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -43,9 +47,11 @@ def probe() -> str | None:
         return f"bubblewrap is not installed ({INSTALL_HINT})"
     namespaces = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
     nested = (str(bwrap), "--dev-bind", "/", "/", "--cap-drop", "ALL", "--", "/bin/sh", "-c", ":")
-    tried = run([str(bwrap), "--dev-bind", "/", "/", "--proc", "/proc", *namespaces, "--", *nested], check=False)
-    if tried.returncode == 0:
-        return None
+    argv = [str(bwrap), "--dev-bind", "/", "/", "--proc", "/proc", *namespaces, "--", *nested]
+    for _ in range(_TRIES):
+        tried = run(argv, check=False)
+        if tried.returncode == 0:
+            return None
     said = tried.stderr.strip().splitlines()
     return f"bubblewrap cannot create namespaces here ({said[-1] if said else f'exit code {tried.returncode}'})"
 

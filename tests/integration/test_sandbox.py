@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from orchestrator.process import run
+from orchestrator.process import find, run
 from orchestrator.tools.sandbox import Sandbox, inner_argv, outer_argv, probe
 
 SOURCE = PurePosixPath("/build/src")
@@ -113,3 +113,15 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("refusals", "problem"), [(1, None), (100, "bubblewrap cannot create namespaces here (busy)")])
+def test_a_namespace_refused_for_a_moment_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusals: int, problem: str | None
+):
+    real, tries, fake = find("bwrap"), tmp_path / "tries", tmp_path / "bwrap"
+    enough = f'[ "$(wc -l <{tries})" -gt {refusals} ]'
+    fake.write_text(f'#!/bin/sh\necho >>{tries}\n{enough} && exec {real} "$@"\necho busy >&2\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert probe() == problem
