@@ -41,8 +41,14 @@ class Cargo:
         return (workspace.path / "cargo").is_dir()
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
-        """The user's tokens, or what keeps cargo from trying the network when there is none."""
-        return {"CARGO_NET_OFFLINE": "true"} if offline else dict(self.config.secrets)
+        """The user's tokens, or what keeps cargo from trying the network when there is none.
+
+        A registry that wants a token for downloads gets one only from a provider that was named:
+        https://doc.rust-lang.org/cargo/reference/registry-authentication.html
+        """
+        if offline:
+            return {"CARGO_NET_OFFLINE": "true"}
+        return {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token", **self.config.secrets}
 
     def variables(self, workspace: Workspace) -> dict[str, str]:
         """The variables of every step; whatever the project itself configures is left alone."""

@@ -4,11 +4,14 @@ A build step sees none of the user's variables. A fetch step gets the ways to re
 certificates and credentials, always through the environment or read-only files, never through arguments.
 """
 
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.build.workspace import Workspace
+from orchestrator.process import find
 
 SOURCE_DATE_EPOCH = "315532800"
 """1 January 1980, what nixpkgs' own stdenv uses: the same for every commit and machine."""
@@ -27,7 +30,12 @@ _HOME_FILES = {
     "GIT_CONFIG_GLOBAL": (".gitconfig", ".config/git/config"),
     "GOENV": (".config/go/env",),
 }
-_HOME_READ = (".ssh/known_hosts", ".ssh/config", ".git-credentials", ".config/git/credentials")
+_HOME_READ = (".ssh/known_hosts", ".ssh/config", ".ssh/config.d", ".git-credentials", ".config/git/credentials")
+_PUBLIC_KEYS = ".ssh/*.pub"
+"""What `IdentitiesOnly` in ~/.ssh/config picks the agent's key by."""
+_SECRET_NAME = re.compile(r"token|passw|secret|auth", re.IGNORECASE)
+_USER_IN_ADDRESS = re.compile(r"://([^/@\s]+)@")
+_SHORTEST_SECRET = 4
 _SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -67,9 +75,40 @@ def fetch_access(environ: Mapping[str, str], home: Path) -> FetchAccess:
         wanted["SSL_CERT_FILE"] = str(_SYSTEM_CERTIFICATES)
     if "SSL_CERT_FILE" in wanted:  # node brings authorities of its own and knows no other way to add the machine's
         wanted.setdefault("NODE_EXTRA_CA_CERTS", wanted["SSL_CERT_FILE"])
-    named = (Path(value) for value in wanted.values() if value.startswith("/"))
-    read = (home / name for name in _HOME_READ)
+    named = [Path(value) for value in wanted.values() if value.startswith("/")]
+    read = [*(home / name for name in _HOME_READ), *home.glob(_PUBLIC_KEYS)]
+    if "GIT_SSH" not in wanted:
+        wanted.setdefault("GIT_SSH_COMMAND", _ssh_command(home))
     return FetchAccess(wanted, tuple(path for path in (*named, *read) if path.exists()))
+
+
+def _ssh_command(home: Path) -> str:
+    """ssh as git is to call it: never asking, with the user's own configuration and known hosts.
+
+    The machine's own ssh, because a dev shell rarely has one. Its system-wide configuration is left out: in a user
+    namespace its files seem to belong to nobody, and ssh refuses them.
+    """
+    config = home / ".ssh" / "config"
+    return shlex.join(
+        (
+            *(str(find("ssh") or "ssh"), "-F", str(config) if config.is_file() else "none"),
+            *("-o", f'UserKnownHostsFile="{home / ".ssh" / "known_hosts"}"', "-o", "BatchMode=yes"),
+        )
+    )
+
+
+def secret_values(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What in these variables must not be seen: tokens and passwords, also those in addresses."""
+    found = dict.fromkeys(value for name, value in environment.items() for value in _secrets_in(name, value))
+    return tuple(found)
+
+
+def _secrets_in(name: str, value: str) -> Iterator[str]:
+    named = _SECRET_NAME.search(name) or "authorization:" in value.lower()
+    if named and len(value) >= _SHORTEST_SECRET and not value.startswith("/"):
+        yield value
+        yield from (word for word in value.split()[1:] if len(word) >= _SHORTEST_SECRET)  # "Bearer abc"
+    yield from (user.rpartition(":")[2] for user in _USER_IN_ADDRESS.findall(value) if len(user) >= _SHORTEST_SECRET)
 
 
 def _is_fetch_variable(name: str) -> bool:

@@ -149,6 +149,7 @@ def _open_site(run: _Run, snapshot: Snapshot) -> Site:
         offline=run.settings.offline,
         sandboxed=_sandbox_works(run.emit),
         hidden=_hidden(run.root, home),
+        home=home,
         snapshot=snapshot,
         toolchain=toolchain,
         user_config=read_user_config(run.environ, home),

@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
+from orchestrator.build.cache.fetched import FetchedCache, open_fetched
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
 from orchestrator.build.cargo_lock import explain_refusal
 from orchestrator.build.disk import remember_build
-from orchestrator.build.environment import FetchAccess, step_environment
+from orchestrator.build.environment import FetchAccess, secret_values, step_environment
 from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
@@ -74,6 +75,7 @@ class Ecosystem(Protocol):
 class Site:
     """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used.
 
+    `home` is the user's home directory, where cargo looks for known hosts and git for its configuration.
     A `clean` run takes nothing from the build cache and leaves nothing in it. With `any_rust` a rust-toolchain.toml
     that the dev shell does not meet is no reason to refuse.
     """
@@ -83,6 +85,7 @@ class Site:
     offline: bool
     sandboxed: bool
     hidden: tuple[Path, ...]
+    home: Path
     snapshot: Snapshot
     toolchain: Toolchain
     user_config: UserConfig
@@ -257,7 +260,7 @@ def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, cach
     fetched = False
     for step in build.steps:
         if step.name == "fetch":
-            fetched = _fetch(site, bench, ecosystem, step) or fetched
+            fetched = _fetch(site, bench, ecosystem, step, _fetched_cache(site, build)) or fetched
         else:
             _build(site, bench, ecosystem, step, cache)
     return fetched
@@ -273,17 +276,40 @@ def _build(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: Ta
             going_on.outcome = cache.report(outcome)
 
 
-def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:
+def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: FetchedCache | None) -> bool:
     """Fetch unless what decides about it is as it was at the last fetch; the stamp goes before, comes back after."""
     stamp = bench.workspace.path / "fetched.json"
     key = _fetch_key(site, ecosystem, step)
-    if read_json(stamp) == key and ecosystem.is_fetched(bench.workspace):
+    known = read_json(stamp) or {}
+    if known == {"key": key} | known and ecosystem.is_fetched(bench.workspace):
+        if cache is not None and not cache.is_kept(known.get("entry", "")):
+            write_json(stamp, {"key": key, "entry": cache.keep(bench.workspace, 0.0)})
         return False
     stamp.unlink(missing_ok=True)
-    with phase(site, bench.service, step.name), _lock_explained(ecosystem):
+    with phase(site, bench.service, step.name) as going_on, _lock_explained(ecosystem):
+        going_on.outcome = cache.lay_out(bench.workspace) if cache is not None else ""
+        started = site.clock()
         run_command(bench, _command(site, bench, ecosystem, step))
-    write_json(stamp, key)
+        entry = cache.keep(bench.workspace, site.clock() - started) if cache is not None else ""
+    write_json(stamp, {"key": key, "entry": entry})
     return True
+
+
+def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache | None:
+    """The downloads of a cargo build in the store; other ecosystems keep them in their workspace."""
+    if not isinstance(build.output, CargoOutput) or site.clean:
+        return None
+    return open_fetched(
+        site.cache_dir,
+        site.toolchain.nix,
+        site.app,
+        build,
+        site.snapshot,
+        influences=_influences(site)[:1],
+        secrets=_secrets(site),
+        emit=site.emit,
+        cancel=site.cancel,
+    )
 
 
 @contextmanager
@@ -328,7 +354,13 @@ def _command(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> Comm
         environment=environment,
         network=online,
         visible=(*site.user_config.visible, *(site.access.visible if online else ())),
+        home=site.home if online and isinstance(ecosystem, Cargo) else None,
+        secrets=_secrets(site) if online else (),
     )
+
+
+def _secrets(site: Site) -> tuple[str, ...]:
+    return secret_values({**site.access.environment, **site.user_config.secrets})
 
 
 def _components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem) -> tuple[Component, ...] | None:

@@ -13,7 +13,7 @@ from orchestrator.build.workspace import MOUNT, PARTS, Workspace
 from orchestrator.errors import BuildError, DiskError, OrchestratorError, ToolchainError
 from orchestrator.events import Emit, Line
 from orchestrator.files import free_bytes, no_space_is_an_error, says_no_space
-from orchestrator.process import Cancel, stream
+from orchestrator.process import Cancel, redacted, stream
 from orchestrator.tools import nixlog, sandbox
 from orchestrator.tools.sandbox import Sandbox
 
@@ -38,13 +38,18 @@ _NOT_FOUND = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run in `directory`, relative to the monorepo, with variables on top of the step's own."""
+    """A program to run in `directory`, relative to the monorepo, with variables on top of the step's own.
+
+    `home` is the HOME of the program itself, not of the dev shell around it; `secrets` are never shown or logged.
+    """
 
     argv: tuple[str, ...]
     directory: PurePosixPath
     environment: Mapping[str, str]
     network: bool = False
     visible: tuple[Path, ...] = ()
+    home: Path | None = None
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
     with no_space_is_an_error(bench.log), bench.log.open("a", errors="replace") as log:
 
-        def on_line(line: str) -> None:
+        def on_line(said: str) -> None:
+            line = redacted(said, command.secrets)
             shown = None if nixlog.is_noise(line) or line.startswith(_NO_NETWORK) else read(line)
             if shown is not None:
                 kept.append(shown)
@@ -95,8 +101,9 @@ def run_command(bench: Bench, command: Command, *, read: Callable[[str], str | N
 
 def _argv(bench: Bench, command: Command) -> list[str]:
     """In the sandbox: outer sandbox, dev shell, inner sandbox, command. Without one: dev shell, command."""
+    home = [] if command.home is None else ["/usr/bin/env", f"HOME={command.home}"]
     if not bench.workspace.inside:
-        return [*bench.toolchain.develop, *command.argv]
+        return [*bench.toolchain.develop, *home, *command.argv]
     view = Sandbox(
         binds=tuple((bench.workspace.path / part, MOUNT / part) for part in PARTS),
         hidden=bench.hidden,
@@ -104,7 +111,7 @@ def _argv(bench: Bench, command: Command) -> list[str]:
         network=command.network,
         nix_writable=bench.toolchain.nix_writable,
     )
-    inner = sandbox.inner_argv(command.argv)
+    inner = sandbox.inner_argv([*home, *command.argv])
     directory = MOUNT / "src" / command.directory
     return sandbox.outer_argv(view, [*bench.toolchain.develop, *inner], directory=directory)
 

@@ -58,7 +58,7 @@ def list_(app: str | None, as_json: bool) -> None:
     from orchestrator.build.cache.prune import layers_of
     from orchestrator.cli.cache_results import list_result
 
-    entries = [entry for entry in _index().entries() if app in (None, entry.app)]
+    entries = [entry for entry in _index().all() if app in (None, entry.app)]
     entries.sort(key=lambda entry: entry.created, reverse=True)
     size = sum(layers_of([entry for entry in entries if entry.present]).values())
     result = list_result(entries, size)
@@ -149,7 +149,7 @@ def gc(max_bytes: int | None, keep: int | None, as_json: bool) -> None:
     index = _index()
     limit = MAX_BYTES if max_bytes is None else max_bytes
     evicted = prune_all(index, max_bytes=limit, keep=KEEP if keep is None else keep, now=time.time())
-    result = gc_result(evicted, sum(layers_of(list(index.entries())).values()))
+    result = gc_result(evicted, sum(layers_of(index.all()).values()))
     if as_json:
         print_json(result)
     else:
@@ -190,8 +190,9 @@ def _index() -> "Index":
 def _print_entries(result: "CacheListResult") -> None:
     for entry in result.entries:
         state = "" if entry.present else "  (collected by Nix)"
+        what = f"{entry.units} units" if entry.kind == "target" else "fetched"
         print_result(
-            f"{entry.id}  {entry.app}/{entry.service}  {_age(entry.created)} old  {entry.units} units"
+            f"{entry.id}  {entry.app}/{entry.service}  {_age(entry.created)} old  {what}"
             f"  {_mb(entry.size)} (+{_mb(entry.own_size)})  used {entry.uses} times"
             f"  saved {entry.saved_seconds:.0f} s{state}"
         )

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.build.cache.explain import Report
-    from orchestrator.build.cache.index import CacheEntry
+    from orchestrator.build.cache.index import StoredEntry
     from orchestrator.build.cache.prune import Evicted
     from orchestrator.build.cache.verify import Comparison
 
@@ -18,10 +18,11 @@ class _Model(BaseModel):
 
 
 class EntryResult(_Model):
-    """One entry. Bytes and seconds; `created` and `last_used` since the epoch. `present` is false when Nix
-    collected it; `own_size` is what it alone added to the store."""
+    """One entry: a "target" directory, or what was "fetched" (which has no units). Bytes and seconds; `created` and
+    `last_used` since the epoch. `present` is false when Nix collected it; `own_size` is what it alone added."""
 
     id: str
+    kind: Literal["target", "fetched"]
     app: str
     service: str
     created: float
@@ -111,20 +112,23 @@ CACHE_PUBLISHED: dict[str, type[BaseModel]] = {
 }
 
 
-def list_result(entries: "Sequence[CacheEntry]", size: int) -> CacheListResult:
+def list_result(entries: "Sequence[StoredEntry]", size: int) -> CacheListResult:
     return CacheListResult(entries=tuple(_entry_result(entry) for entry in entries), size=size)
 
 
-def _entry_result(entry: "CacheEntry") -> EntryResult:
+def _entry_result(entry: "StoredEntry") -> EntryResult:
+    from orchestrator.build.cache.index import TargetEntry
+
     return EntryResult(
         id=entry.id,
+        kind="target" if isinstance(entry, TargetEntry) else "fetched",
         app=entry.app,
         service=entry.service,
         created=entry.created,
         last_used=entry.last_used,
         size=entry.size,
         own_size=entry.own_size,
-        units=entry.units,
+        units=entry.units if isinstance(entry, TargetEntry) else 0,
         uses=entry.uses,
         worth_seconds=round(entry.worth, 1),
         saved_seconds=round(entry.saved, 1),

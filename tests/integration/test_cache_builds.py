@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.build.cache import save
+from orchestrator.build.cache import layers
 from orchestrator.build.cache.explain import Report, open_reports
-from orchestrator.build.cache.index import CacheEntry, Index
+from orchestrator.build.cache.index import Index, TargetEntry
 from orchestrator.build.cache.prune import prune_all
 from orchestrator.build.cache.target import TargetCache
 from orchestrator.build.cache.verify import Comparison, require_same, verify_builds
@@ -79,8 +79,8 @@ def warnings(events: list[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Note) and event.level == "warning"]
 
 
-def newest(index: Index) -> CacheEntry:
-    return max(index.entries(), key=lambda entry: entry.created)
+def newest(index: Index) -> TargetEntry:
+    return max(index.entries(TargetEntry), key=lambda entry: entry.created)
 
 
 def writable(path: Path) -> Path:
@@ -94,7 +94,7 @@ def writable(path: Path) -> Path:
     return path
 
 
-def layer_file(entry: CacheEntry) -> Path:
+def layer_file(entry: TargetEntry) -> Path:
     found = [path for path in Path(entry.layers[0]).rglob("*.rlib") if path.stat().st_size]
     return writable(found[0])
 
@@ -123,7 +123,7 @@ def test_what_changed_is_compiled_and_named(repo: Path, tmp_path: Path, index: I
     seen = report(tmp_path)
     assert seen.summary == "recompiled 1 of 2: app/src/main.rs changed"
     assert [(unit.name, "main.rs" in unit.reason) for unit in seen.units] == [("app", True)]
-    assert [entry.uses for entry in sorted(index.entries(), key=lambda entry: entry.created)] == [1, 0]
+    assert [entry.uses for entry in sorted(index.entries(TargetEntry), key=lambda entry: entry.created)] == [1, 0]
 
 
 def test_an_earlier_state_is_found_again(repo: Path, tmp_path: Path):
@@ -191,7 +191,7 @@ def test_a_workspace_whose_entry_was_collected_is_saved_again(repo: Path, tmp_pa
 
 
 def test_a_full_store_is_said_once_and_the_build_succeeds(repo: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(save, "free_bytes", lambda path: 0)
+    monkeypatch.setattr(layers, "free_bytes", lambda path: 0)
     events: list[Event] = []
     assert said(made(repo, events)) == "41"
     assert len([text for text in warnings(events) if "not kept in the cache: the store needs" in text]) == 1
@@ -204,20 +204,20 @@ def test_a_disk_that_fills_while_saving_leaves_nothing_half_done(
         raise DiskError("no space left for Nix")
 
     with monkeypatch.context() as patch:
-        patch.setattr(save.nix, "add_tree", full)
+        patch.setattr(layers.nix, "add_tree", full)
         assert said(made(repo)) == "41"
-    assert list(index.entries()) == []
+    assert list(index.entries(TargetEntry)) == []
     assert not (tmp_path / "cache/workspaces/app/backend/saving").exists()
     answer(repo, 42)
     assert said(made(repo)) == "42"
-    assert len(list(index.entries())) == 1
+    assert len(list(index.entries(TargetEntry))) == 1
 
 
 def test_a_build_that_changes_its_own_sources_is_not_kept(repo: Path, index: Index):
     put(repo, "part/build.rs", 'fn main() { std::fs::write("src/lib.rs", "pub fn answer() -> u32 { 9 }").unwrap(); }')
     events: list[Event] = []
     assert said(made(repo, events)) == "9"
-    assert list(index.entries()) == []
+    assert list(index.entries(TargetEntry)) == []
     assert any("changed its own sources" in event.text for event in events if isinstance(event, Note))
 
 
@@ -238,7 +238,7 @@ def test_a_clock_that_was_set_back_hides_no_change(repo: Path, tmp_path: Path):
 def test_a_clock_set_during_the_build_is_noticed(repo: Path, index: Index, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(TargetCache, "_clock_was_set", lambda self, before: True)
     made(repo)
-    assert list(index.entries()) == []
+    assert list(index.entries(TargetEntry)) == []
 
 
 def test_two_builds_at_once_are_both_right_or_one_is_told(repo: Path, tmp_path: Path):
@@ -314,7 +314,7 @@ def test_a_clean_build_gives_the_same_binary(repo: Path, tmp_path: Path, index: 
     compared = verify(repo, tmp_path)
     require_same(compared)
     assert [(one.service, one.same) for one in compared] == [("backend", True)]
-    assert len(list(index.entries())) == 2, "the clean build leaves nothing in the cache"
+    assert len(list(index.entries(TargetEntry))) == 2, "the clean build leaves nothing in the cache"
     assert not (tmp_path / "cache/verify/app").exists()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.build.cache.explain import Reasons, Report, Reports, changed_packages, read_packages
-from orchestrator.build.cache.index import CacheEntry, Index
+from orchestrator.build.cache.index import Index, TargetEntry
 from orchestrator.build.cache.kept import Kept, identity, read_kept, write_kept
 from orchestrator.build.cache.key import CacheKey, cargo_key, changed_parts
 from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, read_manifest, to_json
@@ -200,7 +200,7 @@ def test_directories_that_only_held_sources_are_not_laid_out():
     assert _own_directories(manifest) == {"src", "src/a", "src/a/made", "src/empty", "target"}
 
 
-def entry(tmp_path: Path, name: str = "layer", **changes: object) -> CacheEntry:
+def entry(tmp_path: Path, name: str = "layer", **changes: object) -> TargetEntry:
     layer = tmp_path / name
     layer.mkdir(exist_ok=True)
     fields = {
@@ -208,7 +208,7 @@ def entry(tmp_path: Path, name: str = "layer", **changes: object) -> CacheEntry:
         "layers": (str(layer),), "size": 100, "own_size": 100, "units": 3, "worth": 10.0,
         "created": 1.0, "last_used": 1.0,
     }  # fmt: skip
-    return CacheEntry.model_validate(fields | changes)
+    return TargetEntry.model_validate(fields | changes)
 
 
 def test_entries_are_read_back_and_rubbish_is_none(tmp_path: Path):
@@ -216,12 +216,12 @@ def test_entries_are_read_back_and_rubbish_is_none(tmp_path: Path):
     one = entry(tmp_path)
     index._write(one)
     (tmp_path / "cache/entries/k/bad.json").write_text("{")
-    assert list(index.entries("k")) == [one] == list(index.entries())
+    assert list(index.entries(TargetEntry, "k")) == [one] == list(index.entries(TargetEntry))
     index.used(one, 4.0)
-    assert [(found.uses, found.saved) for found in index.entries("k")] == [(1, 4.0)]
+    assert [(found.uses, found.saved) for found in index.entries(TargetEntry, "k")] == [(1, 4.0)]
     index.remove(one)
     index.used(one, 4.0)
-    assert list(index.entries()) == []
+    assert list(index.entries(TargetEntry)) == []
 
 
 def test_an_entry_being_laid_out_is_in_use(tmp_path: Path):

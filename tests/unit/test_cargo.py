@@ -133,7 +133,8 @@ def test_mirrors_reach_the_workspace_and_secrets_only_the_fetch(tmp_path: Path):
     assert config.visible == (tmp_path / "crates",)
     assert config.secrets == {"CARGO_REGISTRIES_MY_OWN_TOKEN": "s3cret", "CARGO_REGISTRY_TOKEN": "s3cret2"}
     assert config.variables == {"CARGO_REGISTRIES_OTHER_INDEX": "https://other/"}
-    assert make(tmp_path, config).fetch_variables(offline=False) == config.secrets
+    provider = {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token"}
+    assert make(tmp_path, config).fetch_variables(offline=False) == provider | config.secrets
     assert make(tmp_path, config).fetch_variables(offline=True) == {"CARGO_NET_OFFLINE": "true"}
 
 

@@ -1,4 +1,4 @@
-"""What a cache entry holds: every file with its content and time, and the sources the build had seen."""
+"""What an entry holds: every file with its content and time, and the sources the build had seen."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from orchestrator.errors import OrchestratorError
 
 NAME = "manifest.json"
 FORMAT = 1
+_PARTS = ("target", "src", "cargo")
 
 
 class UnusableManifest(OrchestratorError):
@@ -33,7 +34,8 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A workspace as a build left it. Paths are relative to the workspace and begin with "target/" or "src/".
+    """A workspace as a build left it. Paths are relative to the workspace and begin with "target/" or "src/"; with
+    "cargo/" in what was fetched, which has files and directories only.
 
     `same` are further names of a file in `files`; `directories` have their times, those below src/ a digest of
     their listing too. `sources` are the files of the snapshot the build ran on, without the leading "src/".
@@ -95,7 +97,7 @@ def _parse(content: Any, own: str) -> Manifest:
     if content["format"] != FORMAT:
         raise ValueError("its format is another one")
     for path in (*content["files"], *content["same"], *content["links"], *content["directories"]):
-        if path.split("/")[0] not in ("target", "src") or ".." in path.split("/"):
+        if path.split("/")[0] not in _PARTS or ".." in path.split("/"):
             raise ValueError(f"{path} is not a path in a workspace")
     return Manifest(
         layers=tuple(layer or own for layer in content["layers"]),

@@ -4,17 +4,16 @@ What is laid out is the workspace as the build left it, older times and all, so 
 gone: sources are synchronised into it as into any other.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.build.cache.index import CacheEntry, Index
+from orchestrator.build.cache.index import Index, TargetEntry
 from orchestrator.build.cache.kept import forget_kept, write_kept
 from orchestrator.build.cache.key import CacheKey
-from orchestrator.build.cache.manifest import File, Manifest, UnusableManifest, listing, read_manifest
+from orchestrator.build.cache.layers import lay_out
+from orchestrator.build.cache.manifest import Manifest, UnusableManifest, listing, read_manifest
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.files import no_space_is_an_error, remove_tree
 from orchestrator.process import Cancel
@@ -22,15 +21,12 @@ from orchestrator.process import Cancel
 TICK_NS = 20_000_000
 """The kernel stamps files with a clock that may lag behind by one timer tick, 10 ms at most."""
 
-_CHUNK = 1 << 20
-_THREADS = 4
-
 
 @dataclass(frozen=True, slots=True)
 class Restored:
     """An entry that was laid out, and what it holds with the times as they are now in the workspace."""
 
-    entry: CacheEntry
+    entry: TargetEntry
     manifest: Manifest
 
 
@@ -38,7 +34,7 @@ def find_nearest(index: Index, key: CacheKey, snapshot: Snapshot) -> Iterator[Re
     """Usable entries, the best first: same lock file, then least sources that differ, then the newest."""
     have = {(entry.path, entry.content) for entry in snapshot.entries}
     found = []
-    for entry in index.entries(key.digest):
+    for entry in index.entries(TargetEntry, key.digest):
         try:
             manifest = read_manifest(Path(entry.layers[-1]))
         except UnusableManifest:
@@ -102,13 +98,7 @@ def _moved_back(manifest: Manifest, by: int) -> Manifest:
 def _lay_out(staging: Path, manifest: Manifest, cancel: Cancel) -> None:
     for path in sorted({"target", "src", *_own_directories(manifest)}):
         (staging / path).mkdir(parents=True)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        rows = sorted(manifest.files.items())
-        shares = [
-            pool.submit(_copy_all, staging, manifest, rows[number::_THREADS], cancel) for number in range(_THREADS)
-        ]
-        for share in shares:
-            share.result()
+    lay_out(staging, manifest, cancel)
     for path, first in manifest.same.items():
         os.link(staging / first, staging / path)
     for path, target in manifest.links.items():
@@ -125,39 +115,3 @@ def _own_directories(manifest: Manifest) -> set[str]:
 def _parents(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _copy_all(staging: Path, manifest: Manifest, rows: list[tuple[str, File]], cancel: Cancel) -> None:
-    for path, file in rows:
-        cancel.check()
-        source = f"{manifest.layers[file.layer]}/files/{path}"
-        if _copy(source, f"{staging}/{path}", file) != file.sha256:
-            raise UnusableManifest(f"{source} is not what was saved")
-
-
-def _copy(source: str, destination: str, file: File) -> str:
-    """Copy, and tell the content's hash. Never a hard link: cargo writes in place."""
-    mode = 0o755 if file.executable else 0o644
-    digest = hashlib.sha256()
-    try:
-        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise UnusableManifest(f"{source} cannot be read: {error.strerror}") from error
-    try:
-        writing = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            while chunk := os.read(reading, _CHUNK):
-                digest.update(chunk)
-                _write(writing, chunk)
-            os.utime(writing, ns=(file.mtime, file.mtime))
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
-    return digest.hexdigest()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

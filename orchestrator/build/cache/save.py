@@ -7,20 +7,15 @@ from pathlib import Path
 
 from orchestrator.build.cache.index import Index
 from orchestrator.build.cache.kept import Kept, read_kept, write_kept
-from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, listing, to_json, walk
-from orchestrator.build.disk import RESERVE
+from orchestrator.build.cache.layers import MAX_LAYERS, add_layer
+from orchestrator.build.cache.manifest import File, Manifest, UnusableManifest, listing, walk
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
-from orchestrator.errors import DiskError
-from orchestrator.files import free_bytes, no_space_is_an_error, remove_tree, sha256
+from orchestrator.files import sha256
 from orchestrator.process import Cancel
-from orchestrator.tools import nix
-
-MAX_LAYERS = 8
-"""Beyond this an entry is written whole: each layer keeps files that later ones replaced."""
 
 NEW_SHARE = 0.5
-"""An entry with more new bytes than this share of all its bytes is written whole."""
+"""An entry with more new bytes than this share of all its bytes is written whole, as one of too many layers is."""
 
 _STORE_NAME = "cargo-target"
 
@@ -45,8 +40,7 @@ def save_workspace(index: Index, workspace: Workspace, snapshot: Snapshot, *, ca
     if kept.layers and (len(manifest.layers) > MAX_LAYERS or added > NEW_SHARE * manifest.size):
         manifest, fresh = take_manifest(workspace.path, snapshot, Kept((), {}))
         added = manifest.size
-    _require_room(index.store, added)
-    layer = _add_layer(index, workspace.path, manifest, fresh, cancel)
+    layer = add_layer(index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=cancel)
     complete = replace(manifest, layers=tuple(name or str(layer) for name in manifest.layers))
     write_kept(workspace.path, complete)
     return Saved(complete.layers, manifest.size, added)
@@ -109,34 +103,3 @@ class _Found:
             return replace(file, layer=was.layer)
         self.fresh.append(path)
         return file
-
-
-def _require_room(store: Path, size: int) -> None:
-    free = free_bytes(store)
-    if free < size + RESERVE:
-        raise DiskError(f"the store needs {size // 1_000_000} MB and has {free // 1_000_000} MB free")
-
-
-def _add_layer(index: Index, root: Path, manifest: Manifest, fresh: list[str], cancel: Cancel) -> Path:
-    """The files no layer has and the manifest as one store path; linked together first, so nothing is copied twice."""
-    staging = root / "saving"
-    remove_tree(staging)
-    layer = staging / _STORE_NAME
-    try:
-        with no_space_is_an_error(staging):
-            _link_files(root, layer, fresh)
-            (layer / NAME).write_bytes(to_json(manifest))
-        return nix.add_tree(index.nix, layer, _STORE_NAME, cancel=cancel)
-    finally:
-        remove_tree(staging)
-
-
-def _link_files(root: Path, layer: Path, paths: list[str]) -> None:
-    made: set[Path] = set()
-    layer.mkdir(parents=True)
-    for path in paths:
-        link = layer / "files" / path
-        if link.parent not in made:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            made.add(link.parent)
-        os.link(root / path, link)

@@ -15,10 +15,10 @@ from orchestrator.build.cache.explain import (
     open_reports,
     read_packages,
 )
-from orchestrator.build.cache.index import CacheEntry, Index, open_index
+from orchestrator.build.cache.index import Index, TargetEntry, open_index
 from orchestrator.build.cache.key import CacheKey
 from orchestrator.build.cache.manifest import UnusableManifest
-from orchestrator.build.cache.prune import prune_key
+from orchestrator.build.cache.prune import prune_group
 from orchestrator.build.cache.readers import CargoReaders
 from orchestrator.build.cache.restore import (
     Restored,
@@ -183,7 +183,9 @@ class TargetCache:
         return (self.clock() - wall) - (self.steady() - steady) < -CLOCK_DRIFT_NS
 
     def _is_saved(self, before: "_Before") -> bool:
-        return any(entry.id == before.saved_as and entry.present for entry in self.index.entries(self.key.digest))
+        return any(
+            entry.id == before.saved_as and entry.present for entry in self.index.entries(TargetEntry, self.key.digest)
+        )
 
     def _save(self, workspace: Workspace, before: "_Before", outcome: Outcome) -> None:
         if not is_as_synchronised(workspace, self.snapshot):
@@ -193,12 +195,14 @@ class TargetCache:
         entry = self._entry(saved, before, outcome)
         self.index.add(entry, cancel=self.cancel)
         self._write_stamp(workspace, entry.id)
-        prune_key(self.index, self.key.digest)
+        prune_group(self.index, TargetEntry, self.key.digest)
 
-    def _entry(self, saved: Saved, before: "_Before", outcome: Outcome) -> CacheEntry:
+    def _entry(self, saved: Saved, before: "_Before", outcome: Outcome) -> TargetEntry:
         now = self.clock() / 1e9
-        parents = [entry.worth for entry in self.index.entries(self.key.digest) if entry.id == before.saved_as]
-        return CacheEntry(
+        parents = [
+            entry.worth for entry in self.index.entries(TargetEntry, self.key.digest) if entry.id == before.saved_as
+        ]
+        return TargetEntry(
             key=self.key.digest,
             parts=self.key.parts,
             lock=self.key.lock,
@@ -257,6 +261,6 @@ def distrust_target(workspace: Workspace) -> None:
     (workspace.path / _STAMP).unlink(missing_ok=True)
 
 
-def saved_seconds(entry: CacheEntry, outcome: Outcome) -> float:
+def saved_seconds(entry: TargetEntry, outcome: Outcome) -> float:
     """What restoring an entry saved: the share of its worth that was not compiled again."""
     return entry.worth * outcome.fresh / outcome.total if outcome.total else 0.0
