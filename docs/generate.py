@@ -50,11 +50,17 @@ def command_sections(name: str, command: click.Command, parent: click.Context, *
 
 
 def exit_codes_page() -> str:
-    classes = sorted(errors.OrchestratorError.__subclasses__(), key=lambda error: error.exit_code)
+    classes = sorted(_below(errors.OrchestratorError), key=lambda error: error.exit_code)
     rows = [(0, "it worked, and that was verified"), (1, errors.OrchestratorError.summary)]
     rows += [(error.exit_code, error.summary) for error in classes if error.__module__ == errors.__name__]
     table = "\n".join(f"| {code} | {meaning} |" for code, meaning in rows)
     return f"{GENERATED}\n# Exit codes\n\n| code | meaning |\n|---|---|\n{table}\n"
+
+
+def _below(error: type[errors.OrchestratorError]) -> Iterator[type[errors.OrchestratorError]]:
+    for child in error.__subclasses__():
+        yield child
+        yield from _below(child)
 
 
 def settings_page() -> str:

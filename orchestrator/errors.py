@@ -85,6 +85,11 @@ class NotReproducibleError(OrchestratorError):
     summary = "two builds of the same sources gave different files; the first difference is shown"
 
 
+class FetchError(BuildError):
+    exit_code = 15
+    summary = "dependencies could not be fetched: what was refused or not reached, by whom, and what to do"
+
+
 class Interrupted(OrchestratorError):
     exit_code = 130
     summary = "stopped by Ctrl-C; nothing is left running"

@@ -46,9 +46,8 @@ class Cargo:
         A registry that wants a token for downloads gets one only from a provider that was named:
         https://doc.rust-lang.org/cargo/reference/registry-authentication.html
         """
-        if offline:
-            return {"CARGO_NET_OFFLINE": "true"}
-        return {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token", **self.config.secrets}
+        provider = {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token"}
+        return {**provider, **({"CARGO_NET_OFFLINE": "true"} if offline else self.config.secrets)}
 
     def variables(self, workspace: Workspace) -> dict[str, str]:
         """The variables of every step; whatever the project itself configures is left alone."""

@@ -16,10 +16,13 @@ _TABLES = ("dependencies", "dev-dependencies", "build-dependencies")
 _PLAIN = re.compile(r"\^?(\d+)(?:\.(\d+))?(?:\.(\d+))?")
 
 
+def is_lock_refused(error: OrchestratorError) -> bool:
+    """Whether cargo failed because the lock file is out of date."""
+    return any(_REFUSED.search(line) for line in error.details)
+
+
 def explain_refusal(error: OrchestratorError, build: BuildPlan, snapshot: Snapshot) -> OrchestratorError:
-    """The same error; for a lock file that is out of date one that names the crates and the command to run."""
-    if not any(_REFUSED.search(line) for line in error.details):
-        return error
+    """The error of a lock file that is out of date, naming the crates and the command to run."""
     lock = snapshot.root / build.lock_file
     crates = unlocked_crates(snapshot, build)
     named = f": {', '.join(crates)}" if crates else ""

@@ -14,9 +14,10 @@ from orchestrator.build.cache.fetched import FetchedCache, open_fetched
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
-from orchestrator.build.cargo_lock import explain_refusal
+from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, secret_values, step_environment
+from orchestrator.build.fetch_failure import explain_fetch
 from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
@@ -286,10 +287,10 @@ def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: Fe
             write_json(stamp, {"key": key, "entry": cache.keep(bench.workspace, 0.0)})
         return False
     stamp.unlink(missing_ok=True)
-    with phase(site, bench.service, step.name) as going_on, _lock_explained(ecosystem):
+    with phase(site, bench.service, step.name) as going_on:
         going_on.outcome = cache.lay_out(bench.workspace) if cache is not None else ""
         started = site.clock()
-        run_command(bench, _command(site, bench, ecosystem, step))
+        _run_fetch(site, bench, ecosystem, step)
         entry = cache.keep(bench.workspace, site.clock() - started) if cache is not None else ""
     write_json(stamp, {"key": key, "entry": entry})
     return True
@@ -312,15 +313,23 @@ def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache | None:
     )
 
 
-@contextmanager
-def _lock_explained(ecosystem: Ecosystem) -> Iterator[None]:
-    """Name the crates when cargo only says that a lock file is out of date."""
+def _run_fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> None:
+    """Run the step; what cargo says of a failure is put in a user's words."""
+    said: list[str] = []
+
+    def read(line: str) -> str:
+        said.append(line)
+        return line
+
     try:
-        yield
+        run_command(bench, _command(site, bench, ecosystem, step), read=read)
     except BuildError as error:
-        if isinstance(ecosystem, Cargo):
+        if not isinstance(ecosystem, Cargo):
+            raise
+        if is_lock_refused(error):
             raise explain_refusal(error, ecosystem.build, ecosystem.snapshot) from error
-        raise
+        source = bench.toolchain.source
+        raise explain_fetch(error, said, service=bench.service, source=source, offline=site.offline) from error
 
 
 def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:

@@ -135,7 +135,7 @@ def test_mirrors_reach_the_workspace_and_secrets_only_the_fetch(tmp_path: Path):
     assert config.variables == {"CARGO_REGISTRIES_OTHER_INDEX": "https://other/"}
     provider = {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token"}
     assert make(tmp_path, config).fetch_variables(offline=False) == provider | config.secrets
-    assert make(tmp_path, config).fetch_variables(offline=True) == {"CARGO_NET_OFFLINE": "true"}
+    assert make(tmp_path, config).fetch_variables(offline=True) == provider | {"CARGO_NET_OFFLINE": "true"}
 
 
 def test_the_workspaces_configuration_is_rewritten_only_when_it_changed(tmp_path: Path, workspace: Workspace):

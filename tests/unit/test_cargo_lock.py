@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from orchestrator.build.cargo_lock import explain_refusal, satisfies, unlocked_crates
+from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused, satisfies, unlocked_crates
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.errors import BuildError
 from orchestrator.plan import BuildPlan, CargoOutput
@@ -67,5 +67,5 @@ def test_what_is_named(tmp_path: Path, manifest: str, crates: tuple[str, ...]):
     explained = explain_refusal(BuildError("cargo fetch failed", details=[said]), PLAN, snapshot)
     assert explained.message.startswith("backend/Cargo.lock is out of date")
     assert all(crate in explained.message for crate in crates)
-    other = BuildError("cargo fetch failed", details=["error: no network"])
-    assert explain_refusal(other, PLAN, snapshot) is other
+    assert is_lock_refused(BuildError("cargo fetch failed", details=[said]))
+    assert not is_lock_refused(BuildError("cargo fetch failed", details=["error: no network"]))

@@ -81,13 +81,14 @@ def read_home(root: Path, wanted: Wanted, secrets: Sequence[str]) -> Manifest:
 
 
 def is_empty(root: Path) -> bool:
-    """Whether nothing was ever fetched in the workspace `root`."""
-    return not any((root / part).is_dir() for part in (INDEX, CRATES, REPOSITORIES))
+    """Whether the workspace `root` has no crate and no repository; writing a lock file leaves an index alone."""
+    return not any((root / part).is_dir() for part in (CRATES, REPOSITORIES))
 
 
-def restore_home(root: Path, manifest: Manifest, wanted: Wanted, *, cancel: Cancel) -> bool:
+def restore_home(root: Path, manifest: Manifest, wanted: Wanted, *, exact: bool, cancel: Cancel) -> bool:
     """Put into the CARGO_HOME of the workspace `root` what is wanted and not there; whether anything was missing.
 
+    An `exact` entry also replaces what differs; another one may have an older index than the workspace.
     Crates and the files of an index come one by one, a git repository as a whole. Killed at any moment, each of them
     is there or not. Raises `UnusableManifest`, `DiskError` and `Interrupted`.
     """
@@ -95,7 +96,8 @@ def restore_home(root: Path, manifest: Manifest, wanted: Wanted, *, cancel: Canc
         path: file for path, file in manifest.files.items() if wanted.has(path) and wanted.accepts(path, file.sha256)
     }
     repositories = {top for path in manifest.directories if (top := _repository(path, manifest))}
-    stale = {_repository(path, manifest) or path for path, file in files.items() if not _is_there(root / path, file)}
+    missing = (path for path, file in files.items() if not _is_there(root / path, file if exact else None))
+    stale = {_repository(path, manifest) or path for path in missing}
     if not stale:
         return False
     chosen = {path: file for path, file in files.items() if (_repository(path, manifest) or path) in stale}
@@ -141,13 +143,13 @@ def _inside(repositories: set[str], manifest: Manifest) -> Iterator[str]:
             yield path
 
 
-def _is_there(path: Path, file: File) -> bool:
-    """By its size: both kinds of files are written once, whole."""
+def _is_there(path: Path, file: File | None) -> bool:
+    """Whether there is anything, or the file: by its size, for cargo and git write files once, whole."""
     try:
         status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_size == file.size
+    return file is None or (stat.S_ISREG(status.st_mode) and status.st_size == file.size)
 
 
 def _place(fresh: Path, path: Path) -> None:

@@ -54,11 +54,12 @@ class FetchedCache:
         yet, the nearest; a few words about where it came from. Raises `DiskError` and `Interrupted`."""
         empty = is_empty(workspace.path)
         for entry, manifest in self._nearest():
-            if not empty and not self._is_exact(entry):
+            exact = self._is_exact(entry)
+            if not empty and not exact:
                 return ""
             try:
                 with self.index.using(entry):
-                    restored = restore_home(workspace.path, manifest, self.wanted, cancel=self.cancel)
+                    restored = restore_home(workspace.path, manifest, self.wanted, exact=exact, cancel=self.cancel)
             except UnusableManifest as error:
                 self.emit(Note(f"{self.service}: a damaged cache entry is left out: {error}", level="warning"))
                 discard(self.index, entry)
