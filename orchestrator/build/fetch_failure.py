@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import FetchError, OrchestratorError, ToolchainError
 
-_ADDRESS = re.compile(
-    r"(?:unable to update|failed to download from|Updating (?:git repository|`?\S+` index)) `?(\S+://[^`#\s]+)"
-)
+_ADDRESS = re.compile(r"(?:unable to update|failed to download from|Updating git repository) `?(\S+://[^`#\s]+)")
 _USER = re.compile(r"//[^/@]*@")
 
 
@@ -100,7 +98,8 @@ _CAUSES = (
     ),
     _cause(
         r"(?:Could not|Couldn't) (?:resolve|connect)|[Ff]ailed to (?:connect|resolve)"
-        r"|Connection (?:refused|reset|timed)|Network is unreachable|Operation timed out|[Tt]imeout was reached|SSL (?:peer|connect)|certificate",
+        r"|Connection (?:refused|reset|timed)|Network is unreachable|Operation timed out"
+        r"|[Tt]imeout was reached|SSL (?:peer|connect)|certificate",
         "{address} cannot be reached",
         "check the network, the proxy and the registry's address; what was fetched before builds with --offline",
     ),

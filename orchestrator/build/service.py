@@ -281,8 +281,8 @@ def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: Fe
     """Fetch unless what decides about it is as it was at the last fetch; the stamp goes before, comes back after."""
     stamp = bench.workspace.path / "fetched.json"
     key = _fetch_key(site, ecosystem, step)
-    known = read_json(stamp) or {}
-    if known == {"key": key} | known and ecosystem.is_fetched(bench.workspace):
+    known = read_json(stamp)
+    if isinstance(known, dict) and known.get("key") == key and ecosystem.is_fetched(bench.workspace):
         if cache is not None and not cache.is_kept(known.get("entry", "")):
             write_json(stamp, {"key": key, "entry": cache.keep(bench.workspace, 0.0)})
         return False

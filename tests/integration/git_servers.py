@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.server
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -42,10 +43,13 @@ def git(root: Path, *arguments: str) -> str:
 
 @dataclass(frozen=True)
 class SshServer:
-    """A server that lets one key in. `known_hosts` is the line a user would have of it."""
+    """A server that lets `user` in with one key. `known_hosts` is the line a user would have of it, and the other one
+    the line of a server that was there before."""
 
     port: int
+    user: str
     known_hosts: str
+    other_known_hosts: str
     agent_socket: str
 
 
@@ -54,7 +58,7 @@ def serving_ssh(base: Path) -> Iterator[SshServer]:
     """sshd on a port of its own, with a host key of its own, and an agent that has the key it accepts."""
     base.mkdir(parents=True)
     base.chmod(0o700)
-    for name in ("host", "user"):
+    for name in ("host", "other", "user"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(base / name))
     (base / "authorized_keys").write_text((base / "user.pub").read_text())
     port = free_port()
@@ -65,13 +69,13 @@ def serving_ssh(base: Path) -> Iterator[SshServer]:
         "PermitRootLogin": "prohibit-password", "KbdInteractiveAuthentication": "no",
     }  # fmt: skip
     (base / "config").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-    host_key = " ".join((base / "host.pub").read_text().split()[:2])
+    lines = [f"[127.0.0.1]:{port} {(base / name).read_text()}" for name in ("host.pub", "other.pub")]
     with _agent(base) as agent, (base / "log").open("wb") as log:
         Path("/run/sshd").mkdir(exist_ok=True)
         child = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(base / "config")], stdout=log, stderr=log)
         try:
             wait_for(port, child)
-            yield SshServer(port, f"[127.0.0.1]:{port} {host_key}\n", agent)
+            yield SshServer(port, pwd.getpwuid(os.getuid()).pw_name, lines[0], lines[1], agent)
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(10)
