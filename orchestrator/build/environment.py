@@ -107,7 +107,7 @@ def _secrets_in(name: str, value: str) -> Iterator[str]:
     named = _SECRET_NAME.search(name) or "authorization:" in value.lower()
     if named and len(value) >= _SHORTEST_SECRET and not value.startswith("/"):
         yield value
-        yield from (word for word in value.split()[1:] if len(word) >= _SHORTEST_SECRET)  # "Bearer abc"
+        yield value.split()[-1]  # of "Bearer abc", which tools may show without its first word
     yield from (user.rpartition(":")[2] for user in _USER_IN_ADDRESS.findall(value) if len(user) >= _SHORTEST_SECRET)
 
 

@@ -40,12 +40,12 @@ def _cause(pattern: str, message: str, hint: str) -> _Cause:
 
 _CAUSES = (
     _cause(
-        r"failed to verify the checksum of `(?P<what>\S+ v\S+)",
+        r"failed to verify the checksum of `(?P<what>\S+ v[^\s`]+)",
         "{what} is not what the registry says it is: its checksum differs",
         "try again; if it stays so the registry or a mirror gives a damaged or another crate: do not build it",
     ),
     _cause(
-        r"checksum for `(?P<what>\S+ v\S+).* changed between lock files",
+        r"checksum for `(?P<what>\S+ v[^\s`]+).* changed between lock files",
         "{what} is not what Cargo.lock says it is: its checksum differs",
         "find out whether the lock file or the registry is wrong; if the crate was published anew: cargo update NAME",
     ),
@@ -73,6 +73,11 @@ _CAUSES = (
         r"registry index was not found in any configuration: `(?P<name>[^`]+)`",
         "nothing says where the registry {name} is",
         "add [registries.{name}] with its index to .cargo/config.toml in the monorepo or to ~/.cargo/config.toml",
+    ),
+    _cause(
+        r"no matching package named `(?P<what>[^`]+)` found|select a version for the requirement `(?P<wish>[^`]+)`",
+        "no registry it may come from has {what}{wish}",
+        "is it the right name, version and registry? A mirror in ~/.cargo/config.toml may lag behind",
     ),
     _cause(
         r"response from `(?P<where>[^`]+)`.* got (?P<code>401|403|407)",
@@ -131,7 +136,7 @@ def explain_fetch(
 def _error(
     cause: _Cause, found: re.Match[str], error: OrchestratorError, said: Sequence[str], service: str
 ) -> FetchError:
-    words = {"address": _address(said), **found.groupdict()}
+    words = {"address": _address(said), **found.groupdict("")}
     name = words.get("name", "")
     words["variable"] = f"CARGO_REGISTRIES_{name.upper().replace('-', '_')}_TOKEN"
     telling = found.string.strip()

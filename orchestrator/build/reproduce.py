@@ -19,8 +19,9 @@ from orchestrator.settings import Settings
 _PLACES = (("first", 0o022), ("second/build", 0o077))
 """Where each build is made, below one directory, and under which umask."""
 
-_DOWNLOADS = ("cargo/registry/cache", "cargo/registry/index", "home/.npm")
-"""Parts of a workspace that hold only what was fetched: both builds begin with a copy, the rest is made anew."""
+_DOWNLOADS = ("home/.npm",)
+"""Parts of a workspace that hold only what was fetched: both builds begin with a copy, the rest is made anew.
+What cargo fetched comes from the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ def run_builds(
     """Build every service of the plan, in parallel unless `settings.serial`; `trace` is a file for trace events.
 
     Workspaces, artifacts and logs are in `place`, the cache unless given; dev shells are always in the cache. In a
-    place of their own builds start from nothing.
+    place of their own builds start from nothing but what was fetched.
     Raises `ProjectError` for lock files, `DiskError` before anything runs, `ToolchainError`, `BuildError` with the
     first failing tool's lines, `BusyError` when another run builds the same, and `Interrupted`.
     """
@@ -146,6 +146,7 @@ def _open_site(run: _Run, snapshot: Snapshot) -> Site:
     return Site(
         app=run.plan.app,
         cache_dir=run.place,
+        store_dir=run.settings.cache_dir,
         offline=run.settings.offline,
         sandboxed=_sandbox_works(run.emit),
         hidden=_hidden(run.root, home),

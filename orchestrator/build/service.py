@@ -14,10 +14,9 @@ from orchestrator.build.cache.fetched import FetchedCache, open_fetched
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
 from orchestrator.build.cargo import Cargo
-from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, secret_values, step_environment
-from orchestrator.build.fetch_failure import explain_fetch
+from orchestrator.build.fetch import Fetch
 from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
@@ -74,15 +73,17 @@ class Ecosystem(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all builds of a run share. `sandboxed` is False where bubblewrap cannot be used.
+    """What all builds of a run share. `store_dir` has the records of what is in the store; `sandboxed` is False where
+    bubblewrap cannot be used.
 
     `home` is the user's home directory, where cargo looks for known hosts and git for its configuration.
-    A `clean` run takes nothing from the build cache and leaves nothing in it. With `any_rust` a rust-toolchain.toml
-    that the dev shell does not meet is no reason to refuse.
+    A `clean` run takes nothing but downloads from the build cache and leaves nothing in it. With `any_rust` a
+    rust-toolchain.toml that the dev shell does not meet is no reason to refuse.
     """
 
     app: str
     cache_dir: Path
+    store_dir: Path
     offline: bool
     sandboxed: bool
     hidden: tuple[Path, ...]
@@ -261,7 +262,7 @@ def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, cach
     fetched = False
     for step in build.steps:
         if step.name == "fetch":
-            fetched = _fetch(site, bench, ecosystem, step, _fetched_cache(site, build)) or fetched
+            fetched = _fetch(site, build, bench, ecosystem, step) or fetched
         else:
             _build(site, bench, ecosystem, step, cache)
     return fetched
@@ -277,31 +278,30 @@ def _build(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: Ta
             going_on.outcome = cache.report(outcome)
 
 
-def _fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: FetchedCache | None) -> bool:
-    """Fetch unless what decides about it is as it was at the last fetch; the stamp goes before, comes back after."""
-    stamp = bench.workspace.path / "fetched.json"
-    key = _fetch_key(site, ecosystem, step)
-    known = read_json(stamp)
-    if isinstance(known, dict) and known.get("key") == key and ecosystem.is_fetched(bench.workspace):
-        if cache is not None and not cache.is_kept(known.get("entry", "")):
-            write_json(stamp, {"key": key, "entry": cache.keep(bench.workspace, 0.0)})
+def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:
+    """Fetch unless it was done before; whether it had to be."""
+    cargo = ecosystem if isinstance(ecosystem, Cargo) else None
+    fetch = Fetch(
+        bench=bench,
+        command=_command(site, bench, ecosystem, step),
+        key=_fetch_key(site, ecosystem, step),
+        cargo=cargo,
+        cache=_fetched_cache(site, build) if cargo is not None else None,
+        keeps=not site.clean,
+        offline=site.offline,
+        clock=site.clock,
+    )
+    if ecosystem.is_fetched(bench.workspace) and fetch.is_current():
         return False
-    stamp.unlink(missing_ok=True)
     with phase(site, bench.service, step.name) as going_on:
-        going_on.outcome = cache.lay_out(bench.workspace) if cache is not None else ""
-        started = site.clock()
-        _run_fetch(site, bench, ecosystem, step)
-        entry = cache.keep(bench.workspace, site.clock() - started) if cache is not None else ""
-    write_json(stamp, {"key": key, "entry": entry})
+        going_on.outcome = fetch.run()
     return True
 
 
-def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache | None:
-    """The downloads of a cargo build in the store; other ecosystems keep them in their workspace."""
-    if not isinstance(build.output, CargoOutput) or site.clean:
-        return None
+def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache:
+    """The downloads of a cargo build in the store; clean builds use them too, as cargo checks what it unpacks."""
     return open_fetched(
-        site.cache_dir,
+        site.store_dir,
         site.toolchain.nix,
         site.app,
         build,
@@ -311,25 +311,6 @@ def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache | None:
         emit=site.emit,
         cancel=site.cancel,
     )
-
-
-def _run_fetch(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> None:
-    """Run the step; what cargo says of a failure is put in a user's words."""
-    said: list[str] = []
-
-    def read(line: str) -> str:
-        said.append(line)
-        return line
-
-    try:
-        run_command(bench, _command(site, bench, ecosystem, step), read=read)
-    except BuildError as error:
-        if not isinstance(ecosystem, Cargo):
-            raise
-        if is_lock_refused(error):
-            raise explain_refusal(error, ecosystem.build, ecosystem.snapshot) from error
-        source = bench.toolchain.source
-        raise explain_fetch(error, said, service=bench.service, source=source, offline=site.offline) from error
 
 
 def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:

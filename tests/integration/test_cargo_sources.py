@@ -342,11 +342,14 @@ def test_lock_files_that_are_missing_untracked_or_out_of_date(tmp_path: Path, ho
     assert (untracked.value.hint or "").endswith("add Cargo.lock")
     git(repo, "add", ".")
     made(repo)
+    registry.publish("other", "2.0.0", "")
     put(repo, "app/Cargo.toml", (repo / "app/Cargo.toml").read_text() + 'other = { version = "2", registry = "own" }\n')
     with pytest.raises(BuildError, match=r"^Cargo\.lock is out of date: other 2$") as outdated:
         made(repo)
     assert any("--locked was passed" in line or "needs to be updated" in line for line in outdated.value.details)
     assert "cargo update --workspace" in (outdated.value.hint or "")
+    registry.index.pop("other")
+    assert refused(repo).message == "backend: no registry it may come from has other"
 
 
 def test_a_lock_file_with_the_marks_of_a_merge(tmp_path: Path, home: Path):

@@ -1,6 +1,5 @@
 """Building once more from nothing, to compare with what came from the cache."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -48,13 +47,11 @@ def verify_builds(settings: Settings, root: Path, plan: Plan, *, emit: Emit, can
 
 @contextmanager
 def _clean_place(cache_dir: Path, app: str) -> Iterator[Path]:
-    """A place for workspaces that hold what was fetched and nothing else, so that no network is needed."""
+    """A place for workspaces of the comparison's own, empty; what was fetched comes from the store."""
     place = cache_dir / "verify" / app
     with locked(place.with_name(f"{app}.lock"), holder=f"the verification of {app}"):
         remove_tree(place)
         try:
-            for fetched in (cache_dir / "workspaces" / app).glob("*/cargo"):
-                shutil.copytree(fetched, place / fetched.relative_to(cache_dir), symlinks=True)
             yield place
         finally:
             remove_tree(place)
