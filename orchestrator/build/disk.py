@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.build.snapshot import Snapshot
+from orchestrator.build.workspace import SOURCES
 from orchestrator.errors import DiskError
 from orchestrator.files import free_bytes, read_json, write_json
 from orchestrator.plan import BuildPlan
@@ -42,7 +43,7 @@ def predict_build(cache_dir: Path, app: str, build: BuildPlan, snapshot: Snapsho
     measured = read_json(_record(cache_dir, app, build.service))
     purpose = f"building {build.service}"
     if isinstance(measured, int):
-        present = (workspace / "sources.json").exists()
+        present = (workspace / SOURCES).exists()
         return Need(cache_dir, measured // 10 if present else measured, purpose)
     sources = sum((snapshot.root / entry.path).stat().st_size for entry in snapshot.entries if entry.kind == "file")
     return Need(cache_dir, sources + _estimate(build, snapshot.root / build.lock_file), f"{purpose} (estimated)")

@@ -1,18 +1,20 @@
 """What a build sees of the monorepo: its files, by content."""
 
 import hashlib
-import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
+from orchestrator.build.records import Records, Row, read_records
 from orchestrator.errors import ProjectError
 from orchestrator.events import Emit, Note
-from orchestrator.files import read_json, sha256, write_json
+from orchestrator.files import sha256
 from orchestrator.tools.git import GitFiles, list_files
 
 SETTLED_NS = 2_000_000_000
@@ -21,11 +23,14 @@ SETTLED_NS = 2_000_000_000
 _EXAMPLES = frozenset({".env.example", ".env.sample", ".env.template"})
 _NEVER = frozenset({".git", "node_modules"})
 _STORE = "/nix/store/"
+_NOT_UTF8 = re.compile("[\ufffd\udc80-\udcff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One path below the root. `content` is a file's hex SHA-256 or a link's target."""
+class Entry(NamedTuple):
+    """One path below the root. `content` is a file's hex SHA-256 or a link's target.
+
+    A tuple, because there are tens of thousands of them in a large repository.
+    """
 
     path: str
     kind: Literal["file", "link"]
@@ -60,9 +65,8 @@ def take_snapshot(root: Path, *, cache_dir: Path, emit: Emit, clock: Callable[[]
     """
     files = _list_files(root, emit)
     _note_secrets(files.tracked, emit)
-    wanted = sorted(path for path in files.tracked | files.untracked if _belongs(root, path, path in files.tracked))
     memory = _HashMemory.load(root, cache_dir, started=clock())
-    entries = tuple(entry for path in wanted if (entry := _read_entry(root, path, files, memory)))
+    entries = tuple(entry for path in _choose(root, files) if (entry := _read_entry(root, path, files, memory)))
     memory.save()
     in_git = files.untracked if files.tracked else frozenset()
     return Snapshot(root, entries, in_git & {entry.path for entry in entries}, _digest(entries))
@@ -81,19 +85,35 @@ def _walk(root: Path) -> Iterator[str]:
         base = PurePosixPath(directory).relative_to(root)
         links = [name for name in directories if Path(directory, name).is_symlink()]
         yield from (str(base / name) for name in (*names, *links))
-        directories[:] = [name for name in directories if _belongs(root, str(base / name / "x"), tracked=False)]
+        directories[:] = [name for name in directories if _is_source(root, str(base / name), tracked=False)]
 
 
-def _belongs(root: Path, path: str, tracked: bool) -> bool:
-    """Whether a build may see `path`: no secrets, no build products.
+def _choose(root: Path, files: GitFiles) -> list[str]:
+    """The files that builds may see, sorted. Each directory is judged once: most have many files."""
+
+    @cache
+    def is_seen(directory: str, tracked: bool) -> bool:
+        return _is_source(root, directory, tracked)
+
+    def choose(paths: frozenset[str], tracked: bool) -> Iterator[str]:
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            if is_seen(directory, tracked) and name not in _NEVER and not _is_secret(name, tracked=tracked):
+                yield path
+
+    return sorted({*choose(files.tracked, True), *choose(files.untracked - files.tracked, False)})
+
+
+def _is_source(root: Path, directory: str, tracked: bool) -> bool:
+    """Whether a build may see files of a directory: no build products, nothing of git's.
 
     A tracked directory called target/ is a build product only beside a Cargo.toml, else somebody's source.
     """
-    *parents, name = path.split("/")
-    if _is_secret(name, tracked=tracked) or not _NEVER.isdisjoint(parents) or name in _NEVER:
+    parts = directory.split("/")
+    if not _NEVER.isdisjoint(parts):
         return False
-    products = (index for index, part in enumerate(parents) if part == "target")
-    return not any(not tracked or root.joinpath(*parents[:index], "Cargo.toml").exists() for index in products)
+    products = (index for index, part in enumerate(parts) if part == "target")
+    return not any(not tracked or root.joinpath(*parts[:index], "Cargo.toml").exists() for index in products)
 
 
 def _is_secret(name: str, *, tracked: bool) -> bool:
@@ -101,6 +121,8 @@ def _is_secret(name: str, *, tracked: bool) -> bool:
 
     Vite and others read committed, public values from the latter ("Env Variables and Modes", vite.dev).
     """
+    if not name.startswith(".env"):
+        return False
     if name == ".env" or (name.startswith(".env.") and name.endswith(".local")):
         return True
     return name.startswith(".env.") and name not in _EXAMPLES and not tracked
@@ -119,26 +141,26 @@ def _note_secrets(tracked: frozenset[str], emit: Emit) -> None:
 def _read_entry(root: Path, path: str, files: GitFiles, memory: "_HashMemory") -> Entry | None:
     """The entry for `path`; None when it was deleted, or is `nix build`'s own result link."""
     _check_name(path)
-    full = root / path
+    full = f"{root}/{path}"
     try:
-        status = full.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            target = str(full.readlink())
-            if path in files.untracked and target.startswith(_STORE):
-                return None
-            _check_link(path, target)
-            return Entry(path, "link", False, target)
-        if not stat.S_ISREG(status.st_mode):
+        status = os.lstat(full)
+        if stat.S_ISREG(status.st_mode):
+            return Entry(path, "file", bool(status.st_mode & 0o100), memory.sha256(path, status))
+        if not stat.S_ISLNK(status.st_mode):
             return None
-        return Entry(path, "file", bool(status.st_mode & 0o100), memory.sha256(path, status))
+        target = str(Path(full).readlink())
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ProjectError(f"{full} cannot be read: {error.strerror}") from error
+    if path in files.untracked and target.startswith(_STORE):
+        return None
+    _check_link(path, target)
+    return Entry(path, "link", False, target)
 
 
 def _check_name(path: str) -> None:
-    if any(letter == "\ufffd" or "\udc80" <= letter <= "\udcff" for letter in path):
+    if not path.isascii() and _NOT_UTF8.search(path):
         raise ProjectError(f"the file name {path!r} is not UTF-8", hint="rename the file or ignore it in .gitignore")
 
 
@@ -152,35 +174,38 @@ def _check_link(path: str, target: str) -> None:
 
 
 def _digest(entries: Iterable[Entry]) -> str:
-    lines = (json.dumps([entry.path, entry.kind, entry.executable, entry.content]) for entry in entries)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    """A hash of all fields; none of them can hold the byte that ends each."""
+    fields = (f"{path}\0{kind}\0{executable:d}\0{content}\0" for path, kind, executable, content in entries)
+    return hashlib.sha256("".join(fields).encode(errors="surrogateescape")).hexdigest()
 
 
+@dataclass(slots=True)
 class _HashMemory:
     """Content hashes of the last snapshot, each believed while the file's size, times and inode are the same."""
 
-    def __init__(self, root: Path, file: Path, known: dict[str, list[Any]], started: int) -> None:
-        self._root = root
-        self._file = file
-        self._known = known
-        self._seen: dict[str, list[Any]] = {}
-        self._started = started
+    root: Path
+    records: Records
+    started: int
+    unseen: set[str]
+    learnt: dict[str, Row | None]
 
     @classmethod
     def load(cls, root: Path, cache_dir: Path, *, started: int) -> "_HashMemory":
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-        file = cache_dir / "snapshots" / f"{name}.json"
-        known = read_json(file)
-        return cls(root, file, known if isinstance(known, dict) else {}, started)
+        records = read_records(cache_dir / "snapshots" / f"{name}.json")
+        return cls(root, records, started, set(records.rows), {})
 
     def sha256(self, path: str, status: os.stat_result) -> str:
         times = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        known = self._known.get(path)
-        digest: str = known[4] if known and known[:4] == times else sha256(self._root / path)
-        if max(status.st_mtime_ns, status.st_ctime_ns) + SETTLED_NS < self._started:
-            self._seen[path] = [*times, digest]
+        known = self.records.rows.get(path)
+        is_same = known is not None and known[:4] == times
+        digest: str = known[4] if known and is_same else sha256(self.root / path)
+        if max(status.st_mtime_ns, status.st_ctime_ns) + SETTLED_NS < self.started:
+            self.unseen.discard(path)
+            if not is_same:
+                self.learnt[path] = [*times, digest]
         return digest
 
     def save(self) -> None:
-        if self._seen != self._known:
-            write_json(self._file, self._seen)
+        """Write down what was hashed, and forget what is not there any more or not settled."""
+        self.records.put({**dict.fromkeys(self.unseen), **self.learnt})

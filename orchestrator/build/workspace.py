@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
 
+from orchestrator.build.records import Records, Row, read_records
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.errors import ProjectError
 from orchestrator.files import locked, no_space_is_an_error, read_json, remove_tree, sha256, write_json
@@ -26,10 +26,13 @@ MOUNT = PurePosixPath("/build")
 PARTS = ("src", "home", "cargo", "target", "tmp")
 """The directories a build may write to, each mounted below `MOUNT`."""
 
+SOURCES = "sources.json"
+"""What synchronisations put into a workspace."""
+
 LOCK_SECONDS = 5.0
 
-_Known = dict[str, list[Any]]
-"""path -> [kind, executable, content, size, mtime_ns, ctime_ns, inode]; no stat fields while unsure."""
+_UNSURE = 3
+"""The length of a row of `SOURCES` without a status: what is there may be half done."""
 
 Recorded = Mapping[str, tuple[Entry, int]]
 """path -> what an earlier build saw there, and its modification time in nanoseconds."""
@@ -107,87 +110,77 @@ def sync_sources(
 
 def is_as_synchronised(workspace: Workspace, snapshot: Snapshot) -> bool:
     """Whether no source has another content than the snapshot's: a build may write to its sources."""
-    known = read_json(workspace.path / "sources.json") or {}
+    known = read_records(workspace.path / SOURCES).rows
     root = workspace.path / "src"
     return all(
-        known.get(entry.path, [])[3:] == _stat_fields(root / entry.path) or _holds(root / entry.path, entry)
+        _is_known(known, entry, f"{root}/{entry.path}") or _holds(root / entry.path, entry)
         for entry in snapshot.entries
     )
 
 
 @dataclass(slots=True)
 class _Sync:
-    """One synchronisation: the manifest of what earlier ones put there, and the moment given to new files."""
+    """One synchronisation.
+
+    `known` are what earlier ones put there, as [kind, executable, content, size, mtime_ns, ctime_ns, inode] without
+    the numbers while unsure; `news` are to become known at the end. `moment` is given to new files.
+    """
 
     source: Path
     destination: Path
-    manifest: Path
     incoming: Path
     snapshot: Snapshot
     recorded: Recorded
-    known: _Known
+    known: Records
     moment: int
     directories: set[Path] = field(default_factory=set)
+    news: dict[str, Row | None] = field(default_factory=dict)
 
     @classmethod
     def open(cls, workspace: Workspace, snapshot: Snapshot, recorded: Recorded, clock: Callable[[], int]) -> "_Sync":
         return cls(
             source=snapshot.root,
             destination=workspace.path / "src",
-            manifest=workspace.path / "sources.json",
             incoming=workspace.path / "incoming",
             snapshot=snapshot,
             recorded=recorded,
-            known=read_json(workspace.path / "sources.json") or {},
+            known=read_records(workspace.path / SOURCES),
             moment=max(clock(), workspace.last_moment + 1),
         )
 
     def run(self, readers: Readers | None) -> frozenset[str]:
         """Everything that is not current is placed or removed. Killed on the way, everything counts as changed."""
         current = {entry.path for entry in self.snapshot.entries}
-        before = frozenset(self.known or self.recorded)
-        stale = [entry for entry in self.snapshot.entries if not self._is_current(entry)]
-        gone = sorted(self.known.keys() - current, reverse=True)
+        known, base = self.known.rows, str(self.destination)
+        before = frozenset(known or self.recorded)
+        stale = [entry for entry in self.snapshot.entries if not _is_known(known, entry, f"{base}/{entry.path}")]
+        gone = sorted(known.keys() - current, reverse=True)
         interrupted = self.incoming.exists()
         if not stale and not gone and not interrupted:
             return frozenset()
         self.incoming.mkdir(exist_ok=True)
-        self._remember_intent(stale)
+        self.known.put({entry.path: _row(entry) for entry in stale})
         for path in gone:
             self._remove(path)
         changed = (before - current) | {entry.path for entry in stale if self._place(entry)}
         in_doubt = changed | current if interrupted else changed
         self._renew(readers(in_doubt, before) if readers and in_doubt else ())
-        self._save()
+        self.known.put(self.news)
         remove_tree(self.incoming)
         return changed
 
     def _renew(self, paths: Iterable[str]) -> None:
         """Give the moment to sources that are as they were, because what changed may be read for their sake."""
         for path in paths:
-            full = self.destination / path
-            if path in self.known and self.known[path][0] == "file":
+            row = self.news.get(path, self.known.rows.get(path))
+            if row is not None and row[0] == "file":
+                full = self.destination / path
                 os.utime(full, ns=(self.moment, self.moment))
-                self.known[path][3:] = _stat_fields(full) or ()
-
-    def _is_current(self, entry: Entry) -> bool:
-        known = self.known.get(entry.path)
-        if known is None or known[:3] != [entry.kind, entry.executable, entry.content]:
-            return False
-        return known[3:] == _stat_fields(self.destination / entry.path)
-
-    def _remember_intent(self, changed: list[Entry]) -> None:
-        """Before anything is touched, write down every path that will be ours, so that a killed run loses none."""
-        for entry in changed:
-            self.known[entry.path] = [entry.kind, entry.executable, entry.content]
-        self._save()
-
-    def _save(self) -> None:
-        write_json(self.manifest, self.known)
+                self.news[path] = [*row[:3], *_stat_fields(full)]
 
     def _remove(self, path: str) -> None:
         """Remove what an earlier snapshot had put at `path`, and its parents as far as that empties them."""
-        del self.known[path]
+        self.news[path] = None
         full = self.destination / path
         if not self._parents_are_real(full):
             return
@@ -228,7 +221,7 @@ class _Sync:
             if is_new:
                 self._stamp_directory(full.parent)
             written = not self._replay(full, entry)
-        self.known[entry.path] = [entry.kind, entry.executable, entry.content, *(_stat_fields(full) or ())]
+        self.news[entry.path] = _row(entry, full)
         return written
 
     def _replay(self, full: Path, entry: Entry) -> bool:
@@ -284,11 +277,24 @@ def _times(path: Path) -> Iterator[int]:
             yield from (Path(directory, name).lstat().st_mtime_ns for name in names)
 
 
-def _stat_fields(path: Path) -> list[int] | None:
+def _is_known(known: Mapping[str, Row], entry: Entry, path: str) -> bool:
+    """Whether the entry was put there and what is at `path` has not been touched since."""
+    row = known.get(entry.path)
+    return row is not None and len(row) > _UNSURE and row == _row(entry, path)
+
+
+def _row(entry: Entry, path: Path | str | None = None) -> Row:
+    """What is written down of an entry, with the status of what is at `path`."""
+    row: Row = [entry.kind, entry.executable, entry.content]
+    return row if path is None else [*row, *_stat_fields(path)]
+
+
+def _stat_fields(path: Path | str) -> Row:
+    """What changes whenever a file does; nothing when it is not there."""
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except OSError:
-        return None
+        return []
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 

@@ -2,11 +2,24 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.errors import ProjectError
 from orchestrator.process import Completed, base_environment, require, run
+
+_SUBMODULE = "160000 "
+"""The mode of another repository's commit in the index (git-ls-files(1), git-fast-import(1))."""
+
+
+class _Listed(NamedTuple):
+    """A path git listed; `nested` when it is another repository."""
+
+    path: str
+    tracked: bool
+    nested: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +74,13 @@ def _inside_repository(root: Path) -> bool:
 def _list_repository(root: Path, prefix: str = "") -> GitFiles:
     tracked: set[str] = set()
     untracked: set[str] = set()
-    for tag, path in _ls_files(root):
-        if (root / path).is_dir() and not (root / path).is_symlink():
-            nested = _nested(root / path, f"{prefix}{path.rstrip('/')}/")
+    for listed in _ls_files(root):
+        if listed.nested:
+            nested = _nested(root / listed.path, f"{prefix}{listed.path.rstrip('/')}/")
             tracked |= nested.tracked
             untracked |= nested.untracked
         else:
-            (untracked if tag == "?" else tracked).add(prefix + path)
+            (tracked if listed.tracked else untracked).add(prefix + listed.path)
     return GitFiles(frozenset(tracked), frozenset(untracked))
 
 
@@ -96,13 +109,20 @@ def _ask(root: Path, *arguments: str) -> str:
     return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
-def _ls_files(root: Path) -> list[tuple[str, str]]:
-    """(tag, path) pairs; the tag is "?" for an untracked file."""
-    completed = _git(root, "ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard")
+def _ls_files(root: Path) -> Iterator[_Listed]:
+    arguments = ("ls-files", "-z", "-t", "--stage", "--cached", "--others", "--exclude-standard")
+    completed = _git(root, *arguments)
     if completed.returncode != 0:
         raise ProjectError(
             f"git cannot list the files of {root}",
             details=completed.stderr.strip().splitlines()[-5:],
             hint=f"try: git -C {root} status",
         )
-    return [(record[0], record[2:]) for record in completed.stdout.split("\0") if record]
+    return (_listed(record) for record in completed.stdout.split("\0") if record)
+
+
+def _listed(record: str) -> _Listed:
+    """`? PATH`, with a slash at the end of a repository, or `TAG MODE OBJECT STAGE<tab>PATH`."""
+    if record.startswith("? "):
+        return _Listed(record[2:], False, record.endswith("/"))
+    return _Listed(record.partition("\t")[2], True, record.startswith(_SUBMODULE, 2))

@@ -1,19 +1,23 @@
 """Sources are synchronised by content, whatever an earlier run or a build left behind."""
 
 import contextlib
-import json
 import os
+import time
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.build import records
 from orchestrator.build import snapshot as snapshots
 from orchestrator.build import workspace as workspaces
+from orchestrator.build.records import Records, read_records
 from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.build.workspace import Workspace, open_workspace, sync_sources
 from orchestrator.errors import BusyError, ProjectError
+from orchestrator.files import sha256
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +75,30 @@ def test_without_a_manifest_equal_content_still_keeps_its_time(repo: Path, works
     (workspace.path / "sources.json").unlink()
     assert len(sync_sources(workspace, take(repo), clock=lambda: 2_000)) == 0
     assert (workspace.path / "src/a").stat().st_mtime_ns == 1_000
+
+
+def test_one_change_among_many_files_costs_one_look_at_each(
+    repo: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    """No directory is listed and no record written whole: what is hashed and written is about the change alone."""
+    count = 2_000
+    for number in range(count):
+        put(repo, f"d{number % 20}/f{number}", str(number))
+    later = lambda: time.time_ns() + 10**10  # noqa: E731  # a clock in the future: the files have settled
+    take_settled = partial(take_snapshot, repo, cache_dir=repo.parent / "cache", emit=lambda event: None, clock=later)
+    sync_sources(workspace, take_settled())
+    put(repo, "d7/f7", "changed")
+    looks: list[object] = []
+    hashed: list[Path] = []
+    real_lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **options: looks.append(path) or real_lstat(path, **options))
+    for module in (snapshots, workspaces):
+        monkeypatch.setattr(module, "sha256", lambda path: hashed.append(path) or sha256(path))
+    monkeypatch.setattr(records, "write_atomically", lambda path, content: pytest.fail(f"{path} was written whole"))
+    assert sync_sources(workspace, take_settled()) == {"d7/f7"}
+    assert 2 * count <= len(looks) < 2.1 * count
+    assert hashed == [repo / "d7/f7", workspace.path / "src/d7/f7", workspace.path / "incoming/file"]
+    assert (workspace.path / "sources.json.journal").stat().st_size < 500
 
 
 def test_nothing_changed_writes_nothing(repo: Path, workspace: Workspace):
@@ -216,7 +244,7 @@ def test_killed_anywhere_the_next_synchronisation_is_right(
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(workspaces, "write_json", dying(workspaces.write_json))
+        patch.setattr(Records, "put", dying(Records.put))
         patch.setattr(workspaces.shutil, "copyfile", dying(workspaces.shutil.copyfile))
         for name in ("replace", "unlink", "mkdir"):
             patch.setattr(Path, name, dying(getattr(Path, name)))
@@ -225,7 +253,7 @@ def test_killed_anywhere_the_next_synchronisation_is_right(
     (repo / "new/d").unlink()
     sync_sources(workspace, take(repo))
     assert tree(workspace.path / "src") == {"a": "2", "b": "1"}
-    assert json.loads((workspace.path / "sources.json").read_text()).keys() == {"a", "b"}
+    assert read_records(workspace.path / "sources.json").rows.keys() == {"a", "b"}
 
 
 names = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/f", "b/x"])

@@ -14,7 +14,9 @@ from orchestrator.build.cache.kept import forget_kept, write_kept
 from orchestrator.build.cache.key import CacheKey
 from orchestrator.build.cache.layers import lay_out
 from orchestrator.build.cache.manifest import Manifest, UnusableManifest, listing, read_manifest
+from orchestrator.build.records import forget_records
 from orchestrator.build.snapshot import Snapshot
+from orchestrator.build.workspace import SOURCES
 from orchestrator.files import no_space_is_an_error, remove_tree
 from orchestrator.process import Cancel
 
@@ -50,7 +52,7 @@ def clear_workspace(root: Path) -> None:
     """Remove what builds left and all sources; what was fetched stays."""
     for name in ("target", "src", "incoming", "restoring"):
         remove_tree(root / name)
-    (root / "sources.json").unlink(missing_ok=True)
+    forget_records(root / SOURCES)
     forget_kept(root)
     for name in ("target", "src"):
         (root / name).mkdir()
