@@ -88,6 +88,8 @@ let
   aliases = lib.mapAttrs (_: to: final.${to}) host.aliases;
 in
 missing // aliases // links // copies // {
+  # nixpkgs' wrapped lld; here the compiler adds what the wrapper would.
+  llvmPackages = { inherit (final) clang lld; bintools = final.lld; };
   nodePackages = { inherit (final) pnpm yarn; npm = final.nodejs; };
   hostpkgs = { inherit bootstrap build imported host; };
 }

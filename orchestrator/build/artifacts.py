@@ -16,7 +16,7 @@ from orchestrator.plan import BuildPlan, CargoOutput
 KEEP = 5
 """How many artifacts of one service are kept: rollbacks run from images, this only saves builds."""
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key; raised when the same inputs begin to give another artifact."""
 
 

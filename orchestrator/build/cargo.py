@@ -1,28 +1,38 @@
 """cargo: the variables of a reproducible build, what a fetch depends on, what it says while it builds."""
 
 import json
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.build.cache.explain import Reasons
 from orchestrator.build.registries import UserConfig, read_toml, table, write_config
+from orchestrator.build.rust_tools import NO_RUST, Linker, RustTools
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.plan import BuildPlan, CargoOutput
 
 WRITE_LOCK = ("cargo", "generate-lockfile")
 _REPORTING = ("--message-format=json-render-diagnostics", "--verbose")
+_PLAIN = (("cargo", "build"), ("cargo", "fetch"))
+_LINKING = ("linker", "link-arg", "fuse-ld", "ld-path")
+"""In a flag, these say that a project chose how to link."""
+
 _MANIFESTS = ("Cargo.toml", "Cargo.lock", ".cargo/config.toml", ".cargo/config")
 
 
 @dataclass(slots=True)
 class Cargo:
-    """One cargo build: its variables, and what it reported so far (units compiled and found fresh, the binary)."""
+    """One cargo build: its variables, and what it reported so far (units compiled and found fresh, the binary).
+
+    `tools` are what the dev shell has for Rust.
+    """
 
     build: BuildPlan
     snapshot: Snapshot
     config: UserConfig
+    tools: RustTools = NO_RUST
     compiled: int = 0
     reused: int = 0
     reasons: Reasons = field(default_factory=Reasons)
@@ -59,13 +69,37 @@ class Cargo:
             "CARGO_TERM_COLOR": "never",
             "CARGO_TERM_PROGRESS_WHEN": "never",
         }
-        configs = self._at_each_level(".cargo", "config")
+        configs = self._configs()
         profiles = [*self._at_each_level("", "Cargo"), *configs]
         if not any("strip" in table(found, "profile", "release") for found in profiles):
             variables["CARGO_PROFILE_RELEASE_STRIP"] = "symbols"
-        if not any("rustflags" in target for found in configs for target in table(found, "target").values()):
-            variables["CARGO_BUILD_RUSTFLAGS"] = " ".join(_remapped(workspace))
+        if not self._has_target_flags("rustflags"):
+            variables["CARGO_BUILD_RUSTFLAGS"] = " ".join([*_remapped(workspace), *self._link_flags()])
+        if not any(name in ("CFLAGS", "CXXFLAGS") for name in self.tools.variables):
+            variables |= _c_flags(workspace)
         return variables
+
+    @property
+    def linker(self) -> Linker | None:
+        """The dev shell's quicker linker, unless the project says itself how to link, or may link for other machines.
+
+        Flags of ours would reach the linker of every target, that of WebAssembly too.
+        """
+        plain = all(step.argv[:2] in _PLAIN and "--target" not in " ".join(step.argv) for step in self.build.steps)
+        own = {name: value for found in self._configs() for name, value in table(found, "build").items()}
+        chosen = "target" in own or _says_linking(own.get("rustflags")) or self._has_target_flags("rustflags", "linker")
+        return self.tools.linker if plain and not chosen else None
+
+    def _has_target_flags(self, *names: str) -> bool:
+        """Whether the project's configuration has one of these for some target."""
+        targets = [target for found in self._configs() for target in table(found, "target").values()]
+        return any(name in target for target in targets for name in names)
+
+    def _link_flags(self) -> list[str]:
+        return [f"-Clink-arg=-fuse-ld={self.linker.name}"] if self.linker else []
+
+    def _configs(self) -> list[dict[str, Any]]:
+        return self._at_each_level(".cargo", "config")
 
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """`cargo build …` made to name its executables and its reasons; other commands unchanged."""
@@ -107,17 +141,38 @@ class Cargo:
 
 
 def _remapped(workspace: Workspace) -> list[str]:
-    """Names for the fixed paths. A mirror's name is part of the registry's directory: each becomes /registry.
+    """rustc's flags that give the fixed paths names.
 
     Cargo joins them to `build.rustflags` of the project's configuration; a RUSTFLAGS of the dev shell wins.
+    """
+    return [f"--remap-path-prefix={path}={name}" for path, name in _names(workspace)]
+
+
+def _c_flags(workspace: Workspace) -> dict[str, str]:
+    """The same for C code that build scripts compile. Of all programs the `cc` crate and its like read these names.
+
+    https://docs.rs/cc, "External configuration via environment variables"
+    """
+    flags = " ".join(f"-ffile-prefix-map={path}={name}" for path, name in _names(workspace))
+    target = f"{platform.machine()}_unknown_linux_gnu"
+    return {f"CFLAGS_{target}": flags, f"CXXFLAGS_{target}": flags}
+
+
+def _names(workspace: Workspace) -> list[tuple[PurePosixPath, str]]:
+    """Names for the fixed paths, the most special last: compilers take the last that fits.
+
+    A mirror's name is part of the registry's directory: each becomes /registry.
     """
     registry = workspace.path / "cargo" / "registry" / "src"
     names = sorted(path.name for path in registry.iterdir()) if registry.is_dir() else []
     base = workspace.seen("cargo") / "registry" / "src"
-    return [
-        f"--remap-path-prefix={workspace.seen('src')}=/src",
-        *(f"--remap-path-prefix={base / name}=/registry" for name in names),
-    ]
+    parts = [(workspace.seen(part), f"/{part}") for part in ("src", "target", "cargo")]
+    return [*parts, *((base / name, "/registry") for name in names)]
+
+
+def _says_linking(value: Any) -> bool:
+    flags = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return any(word in flags for word in _LINKING)
 
 
 def _is_flag(part: str, flag: str) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
@@ -22,6 +22,7 @@ from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
 from orchestrator.build.registries import UserConfig
 from orchestrator.build.rust_toolchain import asked_toolchain, require_rust
+from orchestrator.build.rust_tools import NO_RUST, RustTools, inspect_rust
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.build.toolchain import Toolchain
@@ -111,9 +112,10 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
         return _result(site, build, seconds, "hit", 0, found)
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
-        ecosystem = choose_ecosystem(site, build)
-        _check_rust(site, build, bench)
-        cache = _target_cache(site, build, workspace)
+        tools = _rust_tools(site, build, bench)
+        ecosystem = choose_ecosystem(site, build, tools)
+        _say_linker(site, build, ecosystem)
+        cache = _target_cache(site, build, workspace, ecosystem)
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
             product = _product(bench, build, ecosystem)
@@ -127,39 +129,36 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
     return _result(site, build, site.clock() - started, state, ecosystem.compiled, saved)
 
 
-def _target_cache(site: Site, build: BuildPlan, workspace: Workspace) -> TargetCache | None:
+def _target_cache(site: Site, build: BuildPlan, workspace: Workspace, ecosystem: Ecosystem) -> TargetCache | None:
     """The cache of a cargo build; other ecosystems keep nothing but their workspace."""
-    if not isinstance(build.output, CargoOutput) or site.clean:
+    if not isinstance(ecosystem, Cargo) or site.clean:
         return None
     place, influences = workspace.seen("src"), _influences(site)
-    key = cargo_key(build, site.snapshot, site.toolchain, place=place, influences=influences)
+    linker = f"{ecosystem.linker.name} {ecosystem.linker.version}" if ecosystem.linker else ""
+    key = cargo_key(build, site.snapshot, site.toolchain, place=place, influences=influences, linker=linker)
     nix = site.toolchain.nix
     return open_cache(site.cache_dir, nix, key, site.app, build, site.snapshot, emit=site.emit, cancel=site.cancel)
 
 
-def _check_rust(site: Site, build: BuildPlan, bench: Bench) -> None:
-    """Refuse a dev shell with another Rust than the monorepo asks for; asked once for each dev shell."""
-    asked = asked_toolchain(site.snapshot, build.directory) if isinstance(build.output, CargoOutput) else None
-    if asked is None or site.any_rust:
+def _rust_tools(site: Site, build: BuildPlan, bench: Bench) -> RustTools:
+    """What the dev shell has for Rust. Refuses one with another Rust than the monorepo asks for."""
+    if not isinstance(build.output, CargoOutput):
+        return NO_RUST
+    tools = inspect_rust(bench, site.cache_dir)
+    asked = asked_toolchain(site.snapshot, build.directory)
+    if asked is not None and not site.any_rust:
+        require_rust(asked, tools.rustc, source=site.toolchain.source)
+    return tools
+
+
+def _say_linker(site: Site, build: BuildPlan, ecosystem: Ecosystem) -> None:
+    if not isinstance(ecosystem, Cargo):
         return
-    record = site.cache_dir / "rustc" / f"{site.toolchain.key[:32]}.json"
-    said = read_json(record)
-    if not isinstance(said, str):
-        said = _rustc_version(bench)
-        write_json(record, said)
-    require_rust(asked, said, source=site.toolchain.source)
-
-
-def _rustc_version(bench: Bench) -> str:
-    """What `rustc --version` says in the dev shell."""
-    said: list[str] = []
-
-    def read(line: str) -> str:
-        said.append(line)
-        return line
-
-    run_command(bench, Command(("rustc", "--version"), PurePosixPath(), step_environment(bench.workspace)), read=read)
-    return next((line for line in said if line.startswith("rustc ")), "")
+    if ecosystem.linker is not None:
+        site.emit(Note(f"{build.service}: linked with the dev shell's {ecosystem.linker.name}"))
+    elif unfit := [linker.name for linker in ecosystem.tools.linkers if not linker.fit]:
+        text = f"{build.service}: linked as usual: what the dev shell's {unfit[0]} links does not find its libraries"
+        site.emit(Note(text))
 
 
 def _cache_state(ecosystem: Ecosystem, fetched: bool) -> Cache:
@@ -190,11 +189,11 @@ def write_lock_file(site: Site, build: BuildPlan, command: tuple[str, ...]) -> b
         return lock.read_bytes()
 
 
-def choose_ecosystem(site: Site, build: BuildPlan) -> Ecosystem:
-    """The language a build's output tells."""
+def choose_ecosystem(site: Site, build: BuildPlan, tools: RustTools = NO_RUST) -> Ecosystem:
+    """The language a build's output tells; `tools` are what the dev shell has for Rust."""
     match build.output:
         case CargoOutput():
-            return Cargo(build, site.snapshot, site.user_config)
+            return Cargo(build, site.snapshot, site.user_config, tools)
         case TreeOutput():
             return Node(build, site.snapshot)
         case _:

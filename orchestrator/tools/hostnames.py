@@ -105,6 +105,8 @@ ALIASES: Mapping[str, str] = {
     "bashNonInteractive": "bash",
     "docker-client": "docker",
     "libxcrypt-legacy": "libxcrypt",
+    "mold-unwrapped": "mold",
+    "mold-wrapped": "mold",
     "pkg-config-unwrapped": "pkg-config",
     "pkgconf": "pkg-config",
     "pkgconfig": "pkg-config",

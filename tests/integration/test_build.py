@@ -14,8 +14,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from orchestrator.build import runner
+from orchestrator.build import runner, service
 from orchestrator.build.runner import BuildResults, run_builds
+from orchestrator.build.rust_tools import RustTools, inspect_rust
+from orchestrator.build.steps import Bench
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.errors import BuildError, DiskError, Interrupted, ProjectError, ToolchainError
 from orchestrator.events import Event, Line, Note, PhaseStarted
@@ -59,6 +61,17 @@ def private_store(base: Path) -> dict[str, str]:
 def toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "open_toolchain", lambda *_, **__: open_host(tmp_path))
     monkeypatch.setattr(runner, "web_server", lambda *_, **__: Path("/nix/store/nginx"))
+    monkeypatch.setattr(service, "inspect_rust", lambda bench, _: rust_of_this_machine(bench))
+
+
+_RUST: list[RustTools] = []
+
+
+def rust_of_this_machine(bench: Bench) -> RustTools:
+    """Asked once for all tests, whose caches are their own."""
+    if not _RUST:
+        _RUST.append(inspect_rust(bench, bench.workspace.path))
+    return _RUST[0]
 
 
 @pytest.fixture

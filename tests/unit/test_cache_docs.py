@@ -31,7 +31,15 @@ def test_the_commands():
 
 def test_what_the_key_is_made_of(tmp_path: Path):
     parts = set(key_of(plan(), Snapshot(tmp_path, (), frozenset(), ""), toolchain()).parts)
-    claimed = {"dev shell", "commands", "variables", "cargo configuration", "profiles", "registries and sandbox"}
+    claimed = {
+        "dev shell",
+        "linker",
+        "commands",
+        "variables",
+        "cargo configuration",
+        "profiles",
+        "registries and sandbox",
+    }
     assert parts == claimed | {"format", "toolchain", "place"}
     assert all(name.split(" and ")[0] in " ".join(PAGE.split()) for name in claimed)
 

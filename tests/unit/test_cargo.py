@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from orchestrator.build.cargo import Cargo
 from orchestrator.build.registries import UserConfig, read_user_config, to_toml
+from orchestrator.build.rust_tools import Linker, RustTools
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
-from orchestrator.plan import BuildPlan, CargoOutput
+from orchestrator.plan import BuildPlan, CargoOutput, Step
 
 NOTHING = UserConfig({}, {}, {}, ())
 
@@ -92,7 +94,10 @@ def test_cargos_reasons_are_kept_and_not_shown(tmp_path: Path):
 def test_the_projects_own_strip_and_target_flags_are_left_alone(tmp_path: Path, workspace: Workspace):
     variables = make(tmp_path).variables(workspace)
     assert variables["CARGO_PROFILE_RELEASE_STRIP"] == "symbols"
-    assert variables["CARGO_BUILD_RUSTFLAGS"] == "--remap-path-prefix=/build/src=/src"
+    named = [f"/build/{name}=/{name}" for name in ("src", "target", "cargo")]
+    assert variables["CARGO_BUILD_RUSTFLAGS"].split() == [f"--remap-path-prefix={name}" for name in named]
+    flags = [value for name, value in variables.items() if name.startswith(("CFLAGS_", "CXXFLAGS_"))]
+    assert [value.split() for value in flags] == [[f"-ffile-prefix-map={name}" for name in named]] * 2
     put(tmp_path, "Cargo.toml", "[profile.release]\nstrip = false\n")
     put(tmp_path, "backend/.cargo/config.toml", "[target.x86_64-unknown-linux-gnu]\nrustflags = ['-Cx']\n")
     variables = make(tmp_path).variables(workspace)
@@ -102,7 +107,7 @@ def test_the_projects_own_strip_and_target_flags_are_left_alone(tmp_path: Path, 
 def test_each_registry_directory_gets_the_same_name(tmp_path: Path, workspace: Workspace):
     for name in ("mirror-2", "index.crates.io-1"):
         (workspace.path / "cargo/registry/src" / name).mkdir(parents=True)
-    assert make(tmp_path).variables(workspace)["CARGO_BUILD_RUSTFLAGS"].split()[1:] == [
+    assert make(tmp_path).variables(workspace)["CARGO_BUILD_RUSTFLAGS"].split()[3:] == [
         "--remap-path-prefix=/build/cargo/registry/src/index.crates.io-1=/registry",
         "--remap-path-prefix=/build/cargo/registry/src/mirror-2=/registry",
     ]
@@ -164,3 +169,46 @@ values = st.recursive(
 @given(st.dictionaries(text, values, max_size=4))
 def test_toml_is_read_back_as_it_was_written(tables: dict[str, Any]):
     assert tomllib.loads(to_toml(tables)) == tables
+
+
+MOLD = RustTools("rustc 1.95.0", (Linker("mold", "mold 2.4", fit=True), Linker("lld", "LLD 14", fit=True)))
+
+
+@pytest.mark.parametrize(
+    ("tools", "config", "build", "linker"),
+    [
+        (MOLD, "", "cargo build --release", "mold"),
+        (replace(MOLD, linkers=(replace(MOLD.linkers[0], fit=False), MOLD.linkers[1])), "", "cargo build", "lld"),
+        (RustTools("rustc 1.95.0"), "", "cargo build", None),
+        (MOLD, "[build]\nrustflags = ['-Copt-level=1']\n", "cargo build", "mold"),
+        (MOLD, "[build]\nrustflags = ['-Clink-arg=-fuse-ld=gold']\n", "cargo build", None),
+        (MOLD, "[build]\nrustflags = '-Clinker=clang'\n", "cargo build", None),
+        (MOLD, "[build]\ntarget = 'wasm32-unknown-unknown'\n", "cargo build", None),
+        (MOLD, "[target.x86_64-unknown-linux-gnu]\nlinker = 'clang'\n", "cargo build", None),
+        (MOLD, "[target.'cfg(unix)']\nrustflags = ['-Cx']\n", "cargo build", None),
+        (MOLD, "", "cargo build --target=wasm32-unknown-unknown", None),
+        (MOLD, "", "cargo leptos build", None),
+        (replace(MOLD, variables=frozenset({"RUSTFLAGS"})), "", "cargo build", None),
+        (replace(MOLD, variables=frozenset({"CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER"})), "", "cargo build", None),
+        (replace(MOLD, variables=frozenset({"CARGO_TERM_COLOR"})), "", "cargo build", "mold"),
+    ],
+)
+def test_the_dev_shells_linker_is_used_unless_the_project_chose(
+    tmp_path: Path, workspace: Workspace, tools: RustTools, config: str, build: str, linker: str | None
+):
+    put(tmp_path, ".cargo/config.toml", config)
+    cargo = make(tmp_path)
+    step = Step("build", tuple(build.split()), PurePosixPath(), network=False)
+    cargo = replace(cargo, tools=tools, build=replace(cargo.build, steps=(step,)))
+    assert (cargo.linker.name if cargo.linker else None) == linker
+    flags = cargo.variables(workspace).get("CARGO_BUILD_RUSTFLAGS", "").split()
+    assert ("-Clink-arg=-fuse-ld=mold" in flags, "-Clink-arg=-fuse-ld=lld" in flags) == (
+        linker == "mold",
+        linker == "lld",
+    )
+
+
+def test_c_flags_of_the_dev_shell_are_left_alone(tmp_path: Path, workspace: Workspace):
+    """The older `cc` crates read one variable only: ours would hide the shell's."""
+    cargo = replace(make(tmp_path), tools=RustTools("rustc 1.95.0", variables=frozenset({"CFLAGS"})))
+    assert not any(name.startswith(("CFLAGS", "CXXFLAGS")) for name in cargo.variables(workspace))

@@ -31,14 +31,20 @@ class CacheKey:
 
 
 def cargo_key(
-    build: BuildPlan, snapshot: Snapshot, toolchain: Toolchain, *, place: PurePosixPath, influences: list[str]
+    build: BuildPlan,
+    snapshot: Snapshot,
+    toolchain: Toolchain,
+    *,
+    place: PurePosixPath,
+    influences: list[str],
+    linker: str = "",
 ) -> CacheKey:
     """The key of a cargo build: all that cargo does not look at itself, and what would only leave rubbish behind.
 
     Cargo compares sources, features, versions and rustc itself. It knows nothing of C compilers, headers, linkers
     and of variables that build scripts read without saying so: the dev shell and the steps' environments stand for
     them. The dev shell's own store path is a digest of everything in it. `place` is the workspace as the build sees
-    it: a target directory that was moved is not sound.
+    it: a target directory that was moved is not sound. `linker` is one that takes the place of the usual one.
     """
     profile = toolchain.home / "profile"
     parts = {
@@ -48,6 +54,7 @@ def cargo_key(
         "commands": json.dumps([[*step.argv, str(step.directory)] for step in build.steps]),
         "variables": json.dumps([list(step.environment) for step in build.steps]),
         "registries and sandbox": _digest(influences),
+        "linker": linker,
         "place": str(place),
         "cargo configuration": _digest(_configs(snapshot)),
         "profiles": _digest(_profiles(build, snapshot)),
