@@ -88,6 +88,7 @@ def open_toolchain(settings: Settings, snapshot: Snapshot, *, emit: Emit, cancel
     emit(Note(f"toolchain: {choice.kind}, {choice.reason}"))
     home = settings.cache_dir / "toolchains" / _key(flake, choice)[:32]
     profile = _open_profile(settings, flake, choice, home, emit=emit, cancel=cancel)
+    develop, script = _shell(choice.nix, home, profile, cancel)
     _forget_old(home.parent)
     return Toolchain(
         kind=choice.kind,
@@ -97,9 +98,9 @@ def open_toolchain(settings: Settings, snapshot: Snapshot, *, emit: Emit, cancel
         home=home,
         nix=choice.nix,
         nixpkgs=_nixpkgs(flake, choice),
-        develop=tuple(nix.develop_argv(choice.nix, profile)),
-        visible=(resource("nix"), *(choice.host_set.visible if choice.host_set else ())),
-        nix_writable=os.access("/nix/var/nix/db", os.W_OK),
+        develop=develop,
+        visible=(resource("nix"), *script, *(choice.host_set.visible if choice.host_set else ())),
+        nix_writable=not script and os.access("/nix/var/nix/db", os.W_OK),
     )
 
 
@@ -219,6 +220,16 @@ def _open_profile(
                 _prime(settings, flake, choice, profile, emit=emit, cancel=cancel)
     os.utime(home)
     return profile.resolve()
+
+
+def _shell(opened: Nix, home: Path, profile: Path, cancel: Cancel) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """The argv that starts the dev shell, and the script it needs; none where Nix itself must start it."""
+    script = home / "shell.sh"
+    if nix.has_structured_attributes(profile):
+        return tuple(nix.develop_argv(opened, profile)), ()
+    if not script.exists():
+        nix.write_shell(opened, home / "profile", script, cancel=cancel)
+    return tuple(nix.shell_argv(profile, script)), (script,)
 
 
 def _prime(settings: Settings, flake: _Flake, choice: _Choice, profile: Path, *, emit: Emit, cancel: Cancel) -> None:

@@ -1,6 +1,7 @@
 """The Nix adapter with real Nix, and our own flake built from a clone at another path."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,38 @@ def test_the_hook_runs_at_each_step_and_not_when_the_shell_is_made(ready: Nix, h
     assert not (tmp_path / "ran").exists()
     process.run(nix.develop_argv(ready, tmp_path / "profile", ["true"]), env={})
     assert (tmp_path / "ran").exists()
+
+
+HOOKED = """
+  GREETING = "it's \\"quoted\\" $HOME";
+  multi = "two\\nlines";
+  shellHook = ''
+    export FROM_HOOK="$# arguments, $PWD, $out"
+    helper() { echo "helped $1"; }
+    export -f helper
+    unset CC
+  '';
+"""
+
+
+def test_the_script_of_a_shell_does_what_nix_develop_does(ready: Nix, host: HostSet, tmp_path: Path):
+    """Variables, exported functions, the hook, arguments, the exit code: all are the same."""
+    (tmp_path / "flake.nix").write_text(shell_flake(HOOKED))
+    profile, script, place = tmp_path / "profile", tmp_path / "shell.sh", tmp_path / "a place"
+    place.mkdir()
+    nix.prime_shell(ready, f"path:{tmp_path}", profile, overrides=hostset.overrides({"nixpkgs": "flake:nixpkgs"}, host))
+    nix.write_shell(ready, profile, script)
+    said = ["bash", "-c", 'helper x; printf "%s\\0" "$@"; env -0; exit 7', "bash", "one two", "'$HOME\n", ""]
+    environment = {"HOME": "/home/x", "PATH": "/bin", "KEPT": "1"}
+    outcomes = [
+        process.run([*argv, *said], env=environment, cwd=place, check=False)
+        for argv in (nix.develop_argv(ready, profile), nix.shell_argv(profile, script))
+    ]
+    seen = [set(re.sub(r"nix-shell\.\w+", "nix-shell", outcome.stdout).split("\0")) for outcome in outcomes]
+    assert seen[0] == seen[1]
+    assert f"FROM_HOOK=0 arguments, {place}, {place}/outputs/out" in seen[1]
+    assert [outcome.returncode for outcome in outcomes] == [7, 7]
+    assert outcomes[1].stdout.startswith("helped x\none two\0'$HOME\n\0\0")
 
 
 def test_our_own_flake_runs_from_a_clone_with_an_empty_home(ready: Nix, host: HostSet, tmp_path: Path):

@@ -83,7 +83,8 @@ def nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNix:
         (toolchains.nix, "open_nix", lambda **_: Nix(Path("/usr/bin/nix"), (2, 8), {})),
         (toolchains.nix, "flake_inputs", lambda *_, **__: FakeInputs),
         (toolchains.nix, "prime_shell", fake.prime),
-        (toolchains.nix, "develop_argv", lambda nix, profile: ["nix", "develop", str(profile)]),
+        (toolchains.nix, "write_shell", lambda nix, profile, script, **_: script.touch()),
+        (toolchains.nix, "shell_argv", lambda profile, script: ["bash", str(script)]),
         (toolchains.nixreach, "inputs_reachable", fake.reachable),
         (toolchains.nixreach, "binary_cache_reachable", lambda *_, **__: fake.cache),
         (toolchains.hostset, "prepare", lambda *_, **__: host_set),
@@ -115,7 +116,7 @@ def test_else_this_machines_tools_and_why(repo: Path, nix: FakeNix, inputs: bool
     made = opened(repo)
     assert (made.kind, why in made.reason) == ("host", True)
     assert nix.primed[0][1] == ("--override-input", "nixpkgs")
-    assert made.visible[1:] == (repo.parent / "rustup",)
+    assert made.visible[2:] == (repo.parent / "rustup",)
 
 
 def test_a_forced_choice_asks_nobody(repo: Path, nix: FakeNix):
