@@ -6,11 +6,12 @@ from typing import Literal
 
 from orchestrator.detect.backend import Backend
 from orchestrator.detect.frontend import ApiVariable, Frontend
-from orchestrator.errors import ProjectError
+from orchestrator.errors import ProjectError, UsageError
 from orchestrator.project import Project
 from orchestrator.settings import Settings, Web
 
 Kind = Literal["frontend", "backend"]
+HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,25 @@ class BuildPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One container of a service. All share the pod's loopback, so each listens on a port of its own."""
+
+    name: str
+    port: int
+
+
+def make_replicas(service: str, port: int, count: int) -> tuple[Replica, ...]:
+    """A service's containers: the first has its name and port, the others ("backend-2", …) count on from both."""
+    others = (Replica(f"{service}-{number}", port + number - 1) for number in range(2, count + 1))
+    return (Replica(service, port), *others)
+
+
+@dataclass(frozen=True, slots=True)
 class Proxy:
     """What the web server hands to a backend listening on the pod's loopback.
 
     `prefix` is kept ("/api/x" goes to "/api/x") unless `strip`, then it is taken away ("/x"); "/" hands over
-    everything; `exact` paths (health endpoints) too.
+    everything; `exact` paths (health endpoints) too. Requests are shared among `replicas`.
     """
 
     backend: str
@@ -69,6 +84,7 @@ class Proxy:
     prefix: str
     exact: tuple[str, ...]
     strip: bool = False
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,7 @@ class WebPlan:
 
 @dataclass(frozen=True, slots=True)
 class BackendPlan:
-    """How a backend container runs: given PORT=`port` and HOST=0.0.0.0.
+    """How a backend container runs: given PORT=`port` (the others of its `replicas` a port of theirs), HOST=0.0.0.0.
 
     `ready_path`, else `health_path`, is asked until it answers 2xx; without either, "/" must answer below 500.
     `health_path` tells afterwards whether it is alive. `api_path` is asked once through nginx before success is
@@ -99,6 +115,7 @@ class BackendPlan:
     api_path: str | None
     environment: tuple[tuple[str, str], ...] = ()
     ready_path: str | None = None
+    replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +129,7 @@ class Plan:
 
 
 def make_plan(settings: Settings, project: Project) -> Plan:
-    """Decide. Raises `ProjectError` when a frontend has no way to be built."""
+    """Decide. Raises `ProjectError` when a frontend has no way to be built, `UsageError` without ports for replicas."""
     builds = []
     if project.frontend is not None:
         builds.append(_plan_frontend(settings, project.frontend))
@@ -207,11 +224,13 @@ def _plan_web(settings: Settings, project: Project) -> WebPlan:
     if backend is None:
         return WebPlan(static="frontend", spa=True, proxy=None, options=options)
     if project.frontend is None:
-        return WebPlan(static=None, spa=False, proxy=Proxy("backend", backend.port, "/", ()), options=options)
+        proxy = Proxy("backend", backend.port, "/", (), replicas=settings.services.backend.replicas)
+        return WebPlan(static=None, spa=False, proxy=proxy, options=options)
     prefix = settings.api_prefix
     asked = (settings.health.path or backend.health_path, _ready_path(settings, backend))
     exact = tuple(dict.fromkeys(path for path in asked if path and not path.startswith(f"{prefix}/")))
-    proxy = Proxy("backend", backend.port, prefix, exact, strip=settings.strip_prefix)
+    replicas = settings.services.backend.replicas
+    proxy = Proxy("backend", backend.port, prefix, exact, strip=settings.strip_prefix, replicas=replicas)
     return WebPlan(static="frontend", spa=True, proxy=proxy, options=options)
 
 
@@ -223,12 +242,19 @@ def _web_options(settings: Settings) -> Web:
 
 
 def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
+    replicas = settings.services.backend.replicas
+    if backend.port + replicas - 1 > HIGHEST_PORT:
+        raise UsageError(
+            f"{replicas} replicas listen on port {backend.port} and those after it, and there are not that many",
+            hint="pass a lower one with --backend-port",
+        )
     return BackendPlan(
         service="backend",
         port=backend.port,
         health_path=settings.health.path or backend.health_path,
         api_path=backend.api_path,
         ready_path=_ready_path(settings, backend),
+        replicas=replicas,
     )
 
 

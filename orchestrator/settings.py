@@ -67,6 +67,7 @@ class Service(_Model):
 
     environment: dict[str, str] = Field({}, description="variables that are no secrets: they are written down here")
     required: dict[str, Required] = Field({}, description="variables without which nothing is deployed")
+    replicas: int = Field(1, ge=1, le=32, description="how many containers of it share the requests")
 
     @field_validator("environment", "required")
     @classmethod

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.listeners import read_listeners
-from orchestrator.deploy.names import container_name
+from orchestrator.deploy.names import SERVICE, container_name, replicas
 from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError
+from orchestrator.plan import Replica
 from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 
@@ -22,6 +23,8 @@ _MISSING_VARIABLE = re.compile(
     r"|\b(?:missing|required|undefined|unset)\b[^\n]{0,40}?\b(?P<after>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b"
 )
 """A variable's name has an underscore: other words in capitals are too often something else."""
+
+_PORT_TAKEN = re.compile(r"\bEADDRINUSE\b|\baddress (?:is )?already in use\b|\bAddrInUse\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ def check_alive(engine: Engine, record: ReleaseRecord) -> None:
 
 def crash_cause(engine: Engine, container: Container) -> Cause:
     """Why a container that ran has ended."""
-    service = container.name.rpartition("-")[2]
+    service = container.labels[SERVICE]
     code = last_exit_code(engine, container.id)
     log = read_logs(engine, container.name, tail=LOG_LINES)
     return explain_exit(service, container.exit_code if code is None else code, log, oom_killed=container.oom_killed)
@@ -61,6 +64,9 @@ def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: boo
         return Cause(service, f"{service} was ended by signal {code - 128} (exit code {code})", "see its log lines")
     if code == 0:
         return Cause(service, f"{service} ended at once with exit code 0", "a service must stay in the foreground")
+    if any(_PORT_TAKEN.search(line) for line in log):
+        hint = "it is given a PORT of its own and must listen there: replicas share a loopback"
+        return Cause(service, f"{service} crashed with exit code {code}: the port it wants is taken", hint)
     if missing := missing_variable(log):
         said = f"{service} crashed with exit code {code}: it misses {missing}"
         return Cause(service, said, "give it with --var or --env-file, and declare it in orchestrator.toml")
@@ -101,46 +107,48 @@ def explain_exec(service: str, words: str) -> Cause | None:
     return None
 
 
-def find_cause(engine: Engine, record: ReleaseRecord, probe: Probe) -> Cause:
-    """Why the release, whose containers run, did not give the expected answer to `probe`."""
+def find_cause(engine: Engine, record: ReleaseRecord, replica: Replica | None, probe: Probe) -> Cause:
+    """Why the release, whose containers run, did not give the expected answer to `probe`, meant for `replica`."""
     containers = {container.name: container for container in pod_containers(engine, record)}
     web = containers.get(container_name(record, "web"))
-    backend = containers.get(container_name(record, "backend"))
-    if probe.status == 0 and (web is None or not web.running or record.backend is None):
+    backend = containers.get(container_name(record, replica.name)) if replica is not None else None
+    if probe.status == 0 and (web is None or not web.running or replica is None):
         return Cause("web", f"nginx did not answer at {probe.url}: {probe.problem}", "see its log lines")
-    if record.backend is None or backend is None:
+    if replica is None or backend is None:
         return Cause("web", f"{probe.url} answered {probe.status}", "see its log lines")
     if probe.status in (0, 503):
-        return explain_silence(record.backend.port, listening_ports(backend.pid), probe)
-    return explain_answer(probe)
+        others = {other.port for other in replicas(record) if other != replica}
+        return explain_silence(replica, [port for port in listening_ports(backend.pid) if port not in others], probe)
+    return explain_answer(probe, replica.name)
 
 
-def explain_silence(port: int, listening: Sequence[int], probe: Probe) -> Cause:
+def explain_silence(replica: Replica, listening: Sequence[int], probe: Probe) -> Cause:
     """Why nothing answered behind nginx, from the ports listened on in the pod (loopback included: nginx is there)."""
+    name, port = replica.name, replica.port
     hint = f"it is given PORT={port} and HOST=0.0.0.0; pass --backend-port if it ignores them"
     if port in listening:
         answer = f"answered {probe.status}" if probe.status else f"did not answer ({probe.problem})"
-        return Cause("backend", f"backend listens on port {port} but {answer} at {probe.url}", "see its log lines")
+        return Cause(name, f"{name} listens on port {port} but {answer} at {probe.url}", "see its log lines")
     if listening:
         listed = ", ".join(str(other) for other in listening)
-        return Cause("backend", f"backend listens on port {listed} instead of {port}", hint)
-    return Cause("backend", f"backend runs but listens on no port; port {port} was expected", hint)
+        return Cause(name, f"{name} listens on port {listed} instead of {port}", hint)
+    return Cause(name, f"{name} runs but listens on no port; port {port} was expected", hint)
 
 
-def explain_answer(probe: Probe) -> Cause:
+def explain_answer(probe: Probe, service: str = "backend") -> Cause:
     """Why an answer does not count as healthy."""
     set_path = "set another path in [health] of orchestrator.toml"
     match probe.status:
         case 401 | 403:
-            return Cause("backend", f"{probe.url} asks for a login ({probe.status})", f"a probe has none; {set_path}")
+            return Cause(service, f"{probe.url} asks for a login ({probe.status})", f"a probe has none; {set_path}")
         case 404:
-            return Cause("backend", f"{probe.url} is not there (404)", set_path)
+            return Cause(service, f"{probe.url} is not there (404)", set_path)
         case status if 300 <= status < 400:
-            return Cause("backend", f"{probe.url} redirects to {probe.location} ({status})", set_path)
+            return Cause(service, f"{probe.url} redirects to {probe.location} ({status})", set_path)
         case status if status >= 500:
-            return Cause("backend", f"{probe.url} answers {status}", "see its log lines")
+            return Cause(service, f"{probe.url} answers {status}", "see its log lines")
         case status:
-            return Cause("backend", f"{probe.url} answers {status}", set_path)
+            return Cause(service, f"{probe.url} answers {status}", set_path)
 
 
 def deploy_error(engine: Engine, record: ReleaseRecord, cause: Cause) -> DeployError:

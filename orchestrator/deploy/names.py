@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.deploy.state import ReleaseRecord
-from orchestrator.image.nginx import SOCKET_NAME
+from orchestrator.image.nginx import REPLICA_SOCKET, SOCKET_NAME
+from orchestrator.plan import Replica, make_replicas
 from orchestrator.tools.podman import Engine
 
 APP = "io.orchestrator.app"
@@ -34,9 +35,20 @@ def labels(record: ReleaseRecord, service: str) -> Mapping[str, str]:
     return {APP: record.app, RELEASE: record.id, SERVICE: service}
 
 
+def replicas(record: ReleaseRecord) -> tuple[Replica, ...]:
+    """The backend's containers; none where there is no backend."""
+    backend = record.backend
+    return make_replicas("backend", backend.port, backend.replicas) if backend is not None else ()
+
+
 def services(record: ReleaseRecord) -> tuple[str, ...]:
-    """The services in a release's pod, in the order they start."""
-    return ("backend", "web") if record.backend is not None else ("web",)
+    """The containers in a release's pod, in the order they start; `labels` say which is which."""
+    return (*(replica.name for replica in replicas(record)), "web")
+
+
+def image_id(record: ReleaseRecord, service: str) -> str:
+    """The image a container of the pod runs: all replicas have the backend's."""
+    return record.images["web" if service == "web" else "backend"].image_id
 
 
 def sockets_dir(engine: Engine, app: str) -> Path:
@@ -47,3 +59,9 @@ def sockets_dir(engine: Engine, app: str) -> Path:
 def release_socket(engine: Engine, record: ReleaseRecord) -> Path:
     """The socket a release's web server listens on."""
     return sockets_dir(engine, record.app) / record.id / SOCKET_NAME
+
+
+def replica_socket(engine: Engine, record: ReleaseRecord, replica: Replica) -> Path:
+    """The socket on which a release's web server hands everything to this replica; a single one needs none."""
+    web = release_socket(engine, record)
+    return web.with_name(REPLICA_SOCKET.format(replica.name)) if len(replicas(record)) > 1 else web

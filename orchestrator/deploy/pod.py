@@ -3,11 +3,21 @@
 from pathlib import Path
 
 from orchestrator.deploy.assets import assets_dir
-from orchestrator.deploy.names import container_name, labels, pod_name, release_socket, services, sockets_dir
+from orchestrator.deploy.names import (
+    container_name,
+    image_id,
+    labels,
+    pod_name,
+    release_socket,
+    replicas,
+    services,
+    sockets_dir,
+)
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_DIR
+from orchestrator.plan import Replica
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
     ContainerSpec,
@@ -16,7 +26,7 @@ from orchestrator.tools.containers import (
     remove_pod,
     run_container,
     start_containers,
-    stop_container,
+    stop_containers,
 )
 from orchestrator.tools.inspection import Container, inspect_containers, stored_images
 from orchestrator.tools.podman import Engine
@@ -47,20 +57,24 @@ def start_pod(engine: Engine, record: ReleaseRecord) -> None:
     discard_pod(engine, record)
     _make_directories(engine, record)
     create_pod(engine.within(record.app), pod_name(record.app, record.id), labels(record, "pod"))
-    for service in services(record):
-        spec = web_spec(engine, record) if service == "web" else backend_spec(record)
-        try:
-            run_container(engine, spec)
-        except OrchestratorError as error:
-            if engine.cancel is not None:
-                engine.cancel.check()
-            raise ServiceNotStarted(service, error) from error
+    for replica in replicas(record):
+        _run(engine, backend_spec(record, replica), replica.name)
+    _run(engine, web_spec(engine, record), "web")
+
+
+def _run(engine: Engine, spec: ContainerSpec, service: str) -> None:
+    try:
+        run_container(engine, spec)
+    except OrchestratorError as error:
+        if engine.cancel is not None:
+            engine.cancel.check()
+        raise ServiceNotStarted(service, error) from error
 
 
 def _wake_pod(engine: Engine, record: ReleaseRecord) -> bool:
     """Start the containers of a pod that was stopped in order. False when it is not there whole, or does not start."""
     containers = pod_containers(engine, record)
-    expected = {container_name(record, service): record.images[service].image_id for service in services(record)}
+    expected = {container_name(record, service): image_id(record, service) for service in services(record)}
     stopped = all(container.state == "exited" and not container.restarts for container in containers)
     if not stopped or {container.name: container.image_id for container in containers} != expected:
         return False
@@ -93,9 +107,9 @@ def pod_containers(engine: Engine, record: ReleaseRecord) -> tuple[Container, ..
 
 def stop_services(engine: Engine, record: ReleaseRecord) -> None:
     """Stop in order: nginx once its requests are answered, then the backend. The stopped pod keeps its logs."""
-    for service in reversed(services(record)):
-        grace = WEB_STOP_SECONDS if service == "web" else BACKEND_STOP_SECONDS
-        stop_container(engine, container_name(record, service), grace=grace)
+    stop_containers(engine, [container_name(record, "web")], grace=WEB_STOP_SECONDS)
+    backends = [container_name(record, replica.name) for replica in replicas(record)]
+    stop_containers(engine, backends, grace=BACKEND_STOP_SECONDS)
 
 
 def discard_pod(engine: Engine, record: ReleaseRecord) -> None:
@@ -125,13 +139,13 @@ def web_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
     )
 
 
-def backend_spec(record: ReleaseRecord) -> ContainerSpec:
-    """The backend container, told where to listen by PORT and HOST."""
+def backend_spec(record: ReleaseRecord, replica: Replica) -> ContainerSpec:
+    """A backend container, told where to listen by PORT and HOST."""
     assert record.backend is not None
-    environment = {**record.backend.environment, "PORT": str(record.backend.port), "HOST": "0.0.0.0"}
+    environment = {**record.backend.environment, "PORT": str(replica.port), "HOST": "0.0.0.0"}
     return _spec(
         record,
-        "backend",
+        replica.name,
         record.backend.limits,
         environment=tuple(environment.items()),
         secrets=tuple(record.backend.secrets.items()),
@@ -153,7 +167,7 @@ def _spec(
 ) -> ContainerSpec:
     return ContainerSpec(
         name=container_name(record, service),
-        image_id=record.images[service].image_id,
+        image_id=image_id(record, service),
         labels=labels(record, service),
         memory=limits.memory,
         cpus=limits.cpus,

@@ -2,9 +2,10 @@
 
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, find_cause
 from orchestrator.deploy.health import Expectation, Patience, Probe, Target, probe, wait_healthy
-from orchestrator.deploy.names import release_socket
+from orchestrator.deploy.names import release_socket, replica_socket, replicas
 from orchestrator.deploy.state import AppStore, ReleaseRecord
 from orchestrator.errors import DeployError
+from orchestrator.plan import Replica
 from orchestrator.process import Cancel
 from orchestrator.tools.podman import Engine
 
@@ -18,13 +19,7 @@ DEADLINE_FACTOR = 3.0
 
 def start_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
     """What a new release must answer on its own socket: the backend's readiness, then the page."""
-    backend = record.backend
-    asked = []
-    if backend is not None and (path := backend.ready_path or backend.health_path) is not None:
-        asked.append(Expectation(path, 200, 300))
-    elif backend is not None:
-        asked.append(Expectation(_prefix_path(record), 200, 500))
-    return (*asked, *_page(record))
+    return (*_readiness(record), *_page(record))
 
 
 def live_expectations(record: ReleaseRecord) -> tuple[Expectation, ...]:
@@ -55,19 +50,32 @@ def wait_release(engine: Engine, record: ReleaseRecord, *, deadline: float, canc
 
     Raises `DeployError` with one cause: at once when a container dies, else at the deadline. `Interrupted` on a stop.
     """
-    health = record.health
-    patience = Patience(interval=health.interval, timeout=health.timeout, deadline=deadline)
-    for expected in start_expectations(record):
-        target = Target(_host(record), expected.path, socket=release_socket(engine, record))
-        answer = wait_healthy(
-            lambda timeout, target=target: probe(target, timeout=timeout),  # type: ignore[misc]  # a bound default
-            expected,
-            patience,
-            check_alive=lambda: check_alive(engine, record),
-            cancel=cancel,
-        )
-        if not expected.met_by(answer):
-            raise deploy_error(engine, record, find_cause(engine, record, answer))
+    for replica in replicas(record):
+        for expected in _readiness(record):
+            _wait_for(engine, record, replica, expected, deadline=deadline, cancel=cancel)
+    for expected in _page(record):
+        _wait_for(engine, record, None, expected, deadline=deadline, cancel=cancel)
+
+
+def _wait_for(
+    engine: Engine,
+    record: ReleaseRecord,
+    replica: Replica | None,
+    expected: Expectation,
+    *,
+    deadline: float,
+    cancel: Cancel,
+) -> None:
+    target, health = _target(engine, record, replica, expected), record.health
+    answer = wait_healthy(
+        lambda timeout: probe(target, timeout=timeout),
+        expected,
+        Patience(interval=health.interval, timeout=health.timeout, deadline=deadline),
+        check_alive=lambda: check_alive(engine, record),
+        cancel=cancel,
+    )
+    if not expected.met_by(answer):
+        raise deploy_error(engine, record, find_cause(engine, record, replica, answer))
 
 
 def verify_live(record: ReleaseRecord, *, cancel: Cancel, patience: Patience = GATE_PATIENCE) -> tuple[Probe, ...]:
@@ -99,6 +107,34 @@ def ask_once(record: ReleaseRecord, *, timeout: float) -> tuple[tuple[Probe, boo
         for expected in live_expectations(record)
         for answer in [probe(Target(_host(record), expected.path, port=record.port), timeout=timeout)]
     )
+
+
+def silent_replicas(engine: Engine, record: ReleaseRecord, *, timeout: float) -> frozenset[str]:
+    """Those of several replicas that do not tell they are alive now: requests through the port never show them.
+
+    A single backend is not asked: those requests show it.
+    """
+    several = replicas(record) if len(replicas(record)) > 1 else ()
+    return frozenset(
+        replica.name
+        for replica in several
+        for expected in alive_expectations(record)
+        if not expected.met_by(probe(_target(engine, record, replica, expected), timeout=timeout))
+    )
+
+
+def _target(engine: Engine, record: ReleaseRecord, replica: Replica | None, expected: Expectation) -> Target:
+    """Where a release is asked beside its gate; without a replica, nginx decides who answers."""
+    socket = replica_socket(engine, record, replica) if replica is not None else release_socket(engine, record)
+    return Target(_host(record), expected.path, socket=socket)
+
+
+def _readiness(record: ReleaseRecord) -> tuple[Expectation, ...]:
+    backend = record.backend
+    if backend is None:
+        return ()
+    path = backend.ready_path or backend.health_path
+    return (Expectation(path, 200, 300) if path is not None else Expectation(_prefix_path(record), 200, 500),)
 
 
 def _page(record: ReleaseRecord) -> tuple[Expectation, ...]:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_start
 from orchestrator.deploy.environment import Environment
-from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, find_gate, point_at, remove_gate
+from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.images import retain_images
-from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, pod_containers, start_pod, stop_services
-from orchestrator.deploy.probes import ask_once, start_deadline, verify_live, wait_release
+from orchestrator.deploy.names import container_name, gate_name, image_id, services
+from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, start_pod, stop_services
+from orchestrator.deploy.probes import ask_once, silent_replicas, start_deadline, verify_live, wait_release
 from orchestrator.deploy.repair import remove_strange_pods, repair
 from orchestrator.deploy.secretvalues import store_values, sweep_values
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
@@ -21,6 +22,7 @@ from orchestrator.image.storage import Image
 from orchestrator.plan import BackendPlan, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings, parse_bytes
+from orchestrator.tools.inspection import inspect_containers
 from orchestrator.tools.podman import Engine
 
 SETTLE_SECONDS = 1.5 * KEEP_MILLISECONDS / 1000
@@ -114,14 +116,14 @@ def with_variables(record: ReleaseRecord, environment: Environment, secrets: dic
 
 def serving(engine: Engine, record: ReleaseRecord) -> tuple[Probe, ...]:
     """The answers of a release that runs and is healthy by real requests made now; none when it is not."""
-    gate = find_gate(engine, record.app)
-    containers = pod_containers(engine, record)
-    if gate is None or not all(container.running for container in (gate, *containers)):
-        return ()
-    if {container.image_id for container in (gate, *containers)} != {i.image_id for i in record.images.values()}:
+    expected = {container_name(record, service): image_id(record, service) for service in services(record)}
+    expected[gate_name(record.app)] = record.images["gate"].image_id
+    found = inspect_containers(engine, expected)
+    if {container.name: container.image_id for container in found if container.running} != expected:
         return ()
     answers = ask_once(record, timeout=record.health.timeout)
-    return tuple(answer for answer, _ in answers) if all(good for _, good in answers) else ()
+    healthy = all(good for _, good in answers) and not silent_replicas(engine, record, timeout=record.health.timeout)
+    return tuple(answer for answer, _ in answers) if healthy else ()
 
 
 def go_live(
@@ -186,6 +188,7 @@ def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:
         ready_path=backend.ready_path,
         environment=dict(backend.environment),
         limits=settings.backend_limits,
+        replicas=backend.replicas,
     )
 
 

@@ -46,6 +46,7 @@ class BackendRecord(_Model):
     environment: dict[str, str]
     secrets: dict[str, str] = {}
     limits: Limits
+    replicas: int = 1
 
 
 class ReleaseRecord(_Model):

@@ -10,7 +10,7 @@ from orchestrator.deploy.gate import find_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.names import container_name, services
 from orchestrator.deploy.pod import pod_containers
-from orchestrator.deploy.probes import ask_once
+from orchestrator.deploy.probes import ask_once, silent_replicas
 from orchestrator.deploy.state import ReleaseRecord, current_release
 from orchestrator.tools.inspection import Container, Usage, last_exit_code, read_logs, read_usage
 from orchestrator.tools.podman import Engine
@@ -63,14 +63,17 @@ def app_status(state_dir: Path, app: str, *, engine: Engine) -> AppStatus:
     gate = find_gate(engine, app)
     running = [container for container in (*containers.values(), *((gate,) if gate else ())) if container.running]
     probe, healthy = _ask(record) if running else (None, False)
+    silent = silent_replicas(engine, record, timeout=record.health.timeout) if running else frozenset[str]()
     usage = read_usage(engine, [container.name for container in running])
     now = datetime.now(UTC)
     found = []
     for service in services(record):
         container = containers.get(container_name(record, service))
-        state = judge_container(container, wanted=bool(running), healthy=healthy, now=now)
+        answers = healthy and service not in silent
+        state = judge_container(container, wanted=bool(running), healthy=answers, now=now)
+        state = "failing" if state == "running" and service in silent else state
         found.append(_service_status(engine, service, container, state, usage, now=now))
-    state = judge_app([service.state for service in found], wanted=bool(running), healthy=healthy)
+    state = judge_app([service.state for service in found], wanted=bool(running), healthy=healthy and not silent)
     return AppStatus(app, state, record.id, record.url, tuple(found), probe)
 
 

@@ -21,9 +21,9 @@ from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, pointed_at
 from orchestrator.deploy.health import Expectation, Target, probe
 from orchestrator.deploy.lock import locked_app
-from orchestrator.deploy.names import container_name, gate_name, release_socket, services
+from orchestrator.deploy.names import SERVICE, container_name, gate_name, release_socket, replicas, services
 from orchestrator.deploy.pod import pod_containers
-from orchestrator.deploy.probes import alive_expectations, start_deadline
+from orchestrator.deploy.probes import alive_expectations, silent_replicas, start_deadline
 from orchestrator.deploy.state import AppStore, ReleaseRecord, list_apps
 from orchestrator.deploy.supervision import Sight, Tally, decide
 from orchestrator.errors import BusyError, Interrupted, OrchestratorError
@@ -90,7 +90,7 @@ def _look_after(store: AppStore, watched: _Watched, *, engine: Engine, emit: Emi
         return replace(watched, next_turn=now + 1.0)
     next_turn = now + record.health.interval
     try:
-        if _alive(record):
+        if _alive(engine, record):
             tally, _ = decide(watched.tally, Sight(alive=True), retries=1, start_period=0, now=now)
             return _Watched(next_turn, tally)
         with locked_app(store.state_dir, store.app):
@@ -151,25 +151,28 @@ def _listens(port: int) -> bool:
 def _mend(store: AppStore, tally: Tally, *, engine: Engine, emit: Emit, now: float) -> Tally:
     """Look closer, with the lock held: a deploy may have changed everything since the question was asked."""
     record = store.current()
-    if record is None or store.stopped or _alive(record):
+    if record is None or store.stopped or _alive(engine, record):
         return tally
     containers = pod_containers(engine, record)
     gate = find_gate(engine, store.app)
-    sight = _sight(record, (*containers, *((gate,) if gate else ())))
+    silent = silent_replicas(engine, record, timeout=record.health.timeout)
+    sight = _sight(record, (*containers, *((gate,) if gate else ())), silent)
     health = record.health
     grace = health.start_period if health.start_period is not None else start_deadline(store, record)
     tally, action = decide(tally, sight, retries=health.retries, start_period=grace, now=now)
     if action == "start":
         _start_dead(store, record, containers, gate, engine=engine, emit=emit)
     elif action == "restart":
-        _restart_frozen(record, engine=engine, emit=emit)
+        _restart_frozen(record, silent, engine=engine, emit=emit)
     return tally
 
 
-def _sight(record: ReleaseRecord, found: Sequence[Container]) -> Sight:
+def _sight(record: ReleaseRecord, found: Sequence[Container], silent: frozenset[str]) -> Sight:
+    """`silent` are the replicas that alone do not answer, where it is known: the others' age does not matter then."""
     expected = len(services(record)) + 1
     now = datetime.now(UTC)
-    ages = [(now - container.started).total_seconds() for container in found if container.started]
+    suspects = [container for container in found if not silent or container.labels[SERVICE] in silent]
+    ages = [(now - container.started).total_seconds() for container in suspects if container.started]
     # A start in the future tells of a clock set back: such a container is given no more time to start.
     ages = [age if age >= 0 else math.inf for age in ages]
     down = len(found) < expected or not all(container.running for container in found)
@@ -190,7 +193,8 @@ def _start_dead(
     whole = len(found) == len(services(record)) + 1 and pointed_at(engine, store.app) == record.id
     dead = tuple(container.name for container in found if not container.running)
     if whole and any(container.running for container in containers):
-        emit(Note(f"{store.app}: starting {', '.join(map(_service, dead))}, which had ended", level="warning"))
+        ended = ", ".join(container.labels[SERVICE] for container in found if not container.running)
+        emit(Note(f"{store.app}: starting {ended}, which had ended", level="warning"))
         if start_containers(engine, dead):
             return
     emit(Note(f"{store.app}: starting release {record.id}, which does not run", level="warning"))
@@ -198,28 +202,26 @@ def _start_dead(
     start_app(store.state_dir, store.app, engine=engine, emit=_only_warnings(emit), cancel=engine.cancel)
 
 
-def _restart_frozen(record: ReleaseRecord, *, engine: Engine, emit: Emit) -> None:
-    """Restart the backend where nginx still answers by itself, else everything of the application."""
+def _restart_frozen(record: ReleaseRecord, silent: frozenset[str], *, engine: Engine, emit: Emit) -> None:
+    """Restart the backend, of several replicas the silent ones, where nginx still answers by itself, else everything."""
     page = Target("localhost", "/", socket=release_socket(engine, record))
     answers = record.page and Expectation("/", 200, 300).met_by(probe(page, timeout=record.health.timeout))
-    frozen = ("backend",) if answers and record.backend is not None else services(record)
+    backends = tuple(replica.name for replica in replicas(record) if not silent or replica.name in silent)
+    some = answers or 0 < len(silent) < len(replicas(record))
+    frozen = backends if some and backends else services(record)
     emit(Note(f"{record.app}: restarting {', '.join(frozen)}, which no longer answers", level="warning"))
     for service in frozen:
         restart_container(engine, container_name(record, service), grace=FROZEN_GRACE)
-    if not answers:
+    if not some:
         restart_container(engine, gate_name(record.app), grace=FROZEN_GRACE)
 
 
-def _alive(record: ReleaseRecord) -> bool:
+def _alive(engine: Engine, record: ReleaseRecord) -> bool:
     host = f"127.0.0.1:{record.port}"
     return all(
         expected.met_by(probe(Target(host, expected.path, port=record.port), timeout=record.health.timeout))
         for expected in alive_expectations(record)
-    )
-
-
-def _service(container: str) -> str:
-    return container.rpartition("-")[2]
+    ) and not silent_replicas(engine, record, timeout=record.health.timeout)
 
 
 def _only_warnings(emit: Emit) -> Emit:

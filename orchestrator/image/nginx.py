@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from orchestrator.files import resource
-from orchestrator.plan import WebPlan
+from orchestrator.plan import Proxy, WebPlan, make_replicas
 from orchestrator.settings import Csp
 
 CONFIG_PATH = "/etc/nginx/nginx.conf"
@@ -28,6 +28,9 @@ EARLIER_ROOT = "/srv/earlier"
 SOCKET_DIR = "/run/web"
 SOCKET_NAME = "web.sock"
 """nginx listens on this socket in the directory mounted at `SOCKET_DIR`."""
+
+REPLICA_SOCKET = "{}.sock"
+"""Where there are several, each replica can be asked on a socket of its own beside it, called by its name."""
 
 COMMAND = ("-e", "stderr", "-c", CONFIG_PATH, "-g", "daemon off;")
 """What follows the nginx executable in the image's entry point."""
@@ -54,6 +57,7 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
         .get_template("web.conf.j2")
         .render(
             proxy=web.proxy,
+            replicas=_describe_replicas(web.proxy) if web.proxy else (),
             static=web.static is not None,
             spa=web.spa,
             socket=f"{SOCKET_DIR}/{SOCKET_NAME}",
@@ -69,6 +73,17 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
             source_maps=bool(web.options.source_maps),
             cors_origins=web.options.cors_origins,
         )
+    )
+
+
+def _describe_replicas(proxy: Proxy) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {
+            "address": f"127.0.0.1:{replica.port}",
+            "socket": f"{SOCKET_DIR}/{REPLICA_SOCKET.format(replica.name)}",
+            "upstream": f"only_{replica.name}",
+        }
+        for replica in make_replicas(proxy.backend, proxy.port, proxy.replicas)
     )
 
 

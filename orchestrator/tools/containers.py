@@ -141,7 +141,13 @@ def restart_container(engine: Engine, name: str, *, grace: float) -> None:
 
 def stop_container(engine: Engine, name: str, *, grace: float) -> None:
     """Send the stop signal, wait up to `grace` seconds, kill. A stopped or absent container is fine."""
-    engine.run("stop", "--ignore", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)
+    stop_containers(engine, (name,), grace=grace)
+
+
+def stop_containers(engine: Engine, names: Sequence[str], *, grace: float) -> None:
+    """`stop_container` for several at the same time; none is fine."""
+    if names:
+        engine.run("stop", "--ignore", *("--time", f"{grace:.0f}"), *names, timeout=grace + TIMEOUT)
 
 
 def signal_container(engine: Engine, name: str, signal: str) -> None:

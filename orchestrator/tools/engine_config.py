@@ -27,12 +27,15 @@ LOG_BYTES = 10 * 1024 * 1024
 """How much of one container's log is kept."""
 
 SOCKET_ANNOTATION = "io.orchestrator.socket"
-"""A container's unix socket. A server that was killed leaves it behind and could not listen again."""
+"""A container's unix socket, the only one in its directory or one of several that are all the container's.
+
+A server that was killed leaves them behind and could not listen again.
+"""
 
 _OPEN_FILES = 65_536
 _REMOVE_SOCKET = (
     rf"""socket=$(sed -n 's/.*"{SOCKET_ANNOTATION}":"\([^"]*\)".*/\1/p')"""
-    """; [ -z "$socket" ] || rm -f -- "$socket" """
+    """; [ -z "$socket" ] || rm -f -- "${socket%/*}"/*.sock """
 ).rstrip()
 
 
@@ -162,7 +165,7 @@ def render_storage_conf(dirs: EngineDirs, driver: str) -> str:
 
 
 def render_socket_hook() -> str:
-    """The text of an oci-hooks(5) file: before every start, restarts included, the annotated socket is removed."""
+    """The text of an oci-hooks(5) file: before every start, restarts included, annotated sockets are removed."""
     hook = {
         "version": "1.0.0",
         "hook": {

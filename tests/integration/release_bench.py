@@ -83,7 +83,7 @@ int main(void) {
   fprintf(stderr, "server starting as %s\n", mode);
   signal(SIGTERM, finish);
   signal(SIGCHLD, SIG_IGN);
-  if (!strcmp(mode, "crash")) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
+  if (!strcmp(mode, "crash") || !strcmp(value("PORT", ""), value("BROKEN_PORT", "none"))) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
   if (!strcmp(mode, "silent")) for (;;) pause();
   if (!strcmp(mode, "brief")) ualarm(600000, 0);
   int one = 1, port = atoi(value("PORT", "3000")) + (!strcmp(mode, "elsewhere") ? 1000 : 0);
@@ -99,13 +99,19 @@ int main(void) {
 }
 """
 
-WEB = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
 
-
-def make_plan(app: str, *, environment: dict[str, str] | None = None, health: str | None = "/health") -> Plan:
+def make_plan(
+    app: str, *, environment: dict[str, str] | None = None, health: str | None = "/health", replicas: int = 1
+) -> Plan:
     """A page and a backend that answers its VERSION below /api."""
-    backend = BackendPlan("backend", 3000, health, "/api/version", tuple((environment or {}).items()))
-    return Plan(app, (), WEB, backend)
+    variables = tuple((environment or {}).items())
+    backend = BackendPlan("backend", 3000, health, "/api/version", variables, replicas=replicas)
+    return Plan(app, (), make_web_plan(replicas), backend)
+
+
+def make_web_plan(replicas: int = 1) -> WebPlan:
+    proxy = Proxy("backend", 3000, "/api", ("/health",), replicas=replicas)
+    return WebPlan(static="frontend", spa=True, proxy=proxy)
 
 
 @contextmanager
@@ -157,10 +163,10 @@ def nginx_files() -> dict[str, bytes | Path]:
     return {path: Path(path) for path in ("/usr/sbin/nginx", "/etc/nginx/mime.types", *libraries)}
 
 
-def web_images(engine: Engine, *, page: bytes = b"<!doctype html><title>one</title>") -> list[Image]:
+def web_images(engine: Engine, *, page: bytes = b"<!doctype html><title>one</title>", replicas: int = 1) -> list[Image]:
     """A web image that serves `page`, and a gate."""
     command = ["/usr/sbin/nginx", "-e", "stderr", "-c", CONFIG_PATH, "-g", "daemon off;"]
-    config = render_web_config(WEB, html={"index.html": page}).encode()
+    config = render_web_config(make_web_plan(replicas), html={"index.html": page}).encode()
     site: dict[str, bytes | Path] = {f"{DOCUMENT_ROOT}/index.html": page, CONFIG_PATH: config}
     return [
         import_image(engine, "web", nginx_files() | site, command),
@@ -197,9 +203,10 @@ class Bench:
         *,
         emit: Callable[[Event], None] = lambda event: None,
         cancel: Cancel | None = None,
+        replicas: int = 1,
         **changes: object,
     ) -> Release:
-        settings, plan = self.settings(**changes), make_plan(APP, environment=environment)
+        settings, plan = self.settings(**changes), make_plan(APP, environment=environment, replicas=replicas)
         cancel = cancel or Cancel()
         with locked_app(self.state_dir, APP):
             engine = replace(self.engine, cancel=cancel)
@@ -215,6 +222,12 @@ class Bench:
             connection.close()
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes below one."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -224,8 +237,9 @@ def free_port() -> int:
 class Load:
     """Clients that keep their connections and ask all the time; counts what they got."""
 
-    def __init__(self, port: int, clients: int = 6) -> None:
+    def __init__(self, port: int, clients: int = 6, *, methods: tuple[str, ...] = ("POST", "GET")) -> None:
         self.answers: Counter[str] = Counter()
+        self._methods = methods
         self._port = port
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(clients)]
@@ -242,7 +256,8 @@ class Load:
 
     def _ask(self, number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        path, method = ("/", "GET") if number % 3 == 0 else ("/api/version", "POST" if number % 3 == 1 else "GET")
+        method = self._methods[number % len(self._methods)]
+        path, method = ("/", "GET") if number % 3 == 0 else ("/api/version", method)
         while not self._stop.wait(0.003):
             try:
                 connection.request(method, path)

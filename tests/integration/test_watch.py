@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +23,7 @@ from orchestrator.events import Event, Note
 from orchestrator.process import Cancel
 from orchestrator.settings import Health
 from orchestrator.tools.inspection import inspect_containers
-from tests.integration.release_bench import APP, Bench, free_port
+from tests.integration.release_bench import APP, Bench, descendants, free_port
 
 QUICK = Health(deadline=5, interval=0.2, timeout=0.5, retries=2, start_period=0)
 
@@ -72,7 +71,7 @@ def test_what_is_frozen_or_dead_comes_back(bench: Bench) -> None:
     release = bench.deploy({"VERSION": "v1"}, health=QUICK).id
     with supervised(bench) as said:
         backend = inspect_containers(bench.engine, [name_of(bench, release, "backend")])[0]
-        for pid in (backend.pid, *_descendants(backend.pid)):
+        for pid in (backend.pid, *descendants(backend.pid)):
             os.kill(pid, signal.SIGSTOP)
         wait_until(lambda: any("restarting backend" in line for line in said))
         wait_until(lambda: answers(bench))
@@ -143,8 +142,3 @@ def test_it_keeps_out_of_a_deploy_and_there_is_only_one(bench: Bench) -> None:
         wait_until(lambda: answers(bench))
     with lock_watch(bench.state_dir), pytest.raises(BusyError, match="supervision"), lock_watch(bench.state_dir):
         pass
-
-
-def _descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [grandchild for child in children for grandchild in _descendants(child)]

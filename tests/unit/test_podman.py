@@ -121,7 +121,7 @@ def test_missing_helpers_are_named_with_their_packages(monkeypatch: pytest.Monke
     assert failure.value.hint is not None and "apt-get install" in failure.value.hint
 
 
-def test_the_hook_removes_only_the_annotated_socket() -> None:
+def test_the_hook_is_for_annotated_containers_only() -> None:
     hook = json.loads(render_socket_hook())
     assert hook["when"]["annotations"] == {r"^io\.orchestrator\.socket$": "."}
     assert hook["stages"] == ["prestart"]

@@ -8,11 +8,13 @@ import pytest
 from orchestrator.deploy.diagnosis import explain_answer, explain_exit, explain_silence, explain_start
 from orchestrator.deploy.health import Expectation, Probe
 from orchestrator.deploy.listeners import parse_listeners
+from orchestrator.deploy.names import replicas, services
 from orchestrator.deploy.pod import ServiceNotStarted, backend_spec
 from orchestrator.deploy.probes import alive_expectations, live_expectations, start_deadline, start_expectations
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.deploy.status import judge_app, judge_container
 from orchestrator.errors import OrchestratorError
+from orchestrator.plan import Replica
 from orchestrator.settings import Health, Limits
 from orchestrator.tools.inspection import Container, State
 
@@ -60,6 +62,7 @@ def container(state: State = "running", *, restarts: int = 0, age: float = 100) 
         (1, ["Error: missing required environment variable `JWT_SECRET`"], False, "the variable JWT_SECRET"),
         (101, ["called `Result::unwrap()` on an `Err` value: NotPresent"], False, "do not name"),
         (1, ["GET /x: no such file or directory"], False, "crashed with exit code 1"),
+        (101, ['Os { code: 98, kind: AddrInUse, message: "Address already in use" }'], False, "port it wants is taken"),
     ],
 )
 def test_an_exit_is_explained(code: int, log: list[str], oom: bool, said: str) -> None:
@@ -78,7 +81,7 @@ def test_a_refused_start_is_explained() -> None:
     [((), "listens on no port"), ((4000,), "port 4000 instead of 3000"), ((3000, 4000), "but answered 503")],
 )
 def test_silence_is_explained_by_what_listens(ports: tuple[int, ...], said: str) -> None:
-    assert said in explain_silence(3000, ports, Probe("u", 503, 0)).message
+    assert said in explain_silence(Replica("backend", 3000), ports, Probe("u", 503, 0)).message
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,24 @@ def test_the_deadline_is_learnt_from_the_slowest_start(tmp_path: Path) -> None:
 
 
 def test_a_backend_is_told_where_to_listen_whatever_the_plan_says() -> None:
-    assert dict(backend_spec(record()).environment) == {"PORT": "3000", "HOST": "0.0.0.0", "A": "b"}
+    assert dict(backend_spec(record(), Replica("backend", 3000)).environment) == {
+        "PORT": "3000",
+        "HOST": "0.0.0.0",
+        "A": "b",
+    }
+
+
+def test_each_replica_has_a_name_and_a_port_of_its_own_and_the_image_is_one() -> None:
+    one = record()
+    assert one.backend is not None
+    three = one.model_copy(update={"backend": one.backend.model_copy(update={"replicas": 3})})
+    assert services(one) == ("backend", "web")
+    assert services(three) == ("backend", "backend-2", "backend-3", "web")
+    specs = [backend_spec(three, replica) for replica in replicas(three)]
+    assert [dict(spec.environment)["PORT"] for spec in specs] == ["3000", "3001", "3002"]
+    assert [spec.labels["io.orchestrator.service"] for spec in specs] == ["backend", "backend-2", "backend-3"]
+    assert {spec.image_id for spec in specs} == {"1"}
+    assert one.fingerprint != three.fingerprint
 
 
 @pytest.mark.parametrize(
