@@ -10,7 +10,7 @@ from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.names import APP, container_name, gate_name, services, sockets_dir
 from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
-from orchestrator.deploy.repair import repair
+from orchestrator.deploy.repair import changing
 from orchestrator.deploy.secretvalues import remove_values
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
@@ -30,10 +30,10 @@ def start_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit, cancel: 
     """
     record = current_release(state_dir, app)
     store = AppStore(state_dir, app)
-    repair(engine, store, emit=emit)
-    if probes := serving(engine, record):
-        return Release(record.id, record.url, changed=False, probes=probes)
-    probes = go_live(engine, store, record, None, emit=emit, cancel=cancel)
+    with changing(engine, store, emit=emit):
+        if probes := serving(engine, record):
+            return Release(record.id, record.url, changed=False, probes=probes)
+        probes = go_live(engine, store, record, None, emit=emit, cancel=cancel)
     return Release(record.id, record.url, changed=True, probes=probes)
 
 
@@ -44,12 +44,12 @@ def stop_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit) -> bool:
     """
     record = current_release(state_dir, app)
     store = AppStore(state_dir, app)
-    repair(engine, store, emit=emit)
-    store.note_stop()
-    gate = find_gate(engine, app)
-    running = any(container.running for container in (*pod_containers(engine, record), *((gate,) if gate else ())))
-    stop_container(engine, gate_name(app), grace=STOP_SECONDS)
-    stop_services(engine, record)
+    with changing(engine, store, emit=emit):
+        store.note_stop()
+        gate = find_gate(engine, app)
+        running = any(container.running for container in (*pod_containers(engine, record), *((gate,) if gate else ())))
+        stop_container(engine, gate_name(app), grace=STOP_SECONDS)
+        stop_services(engine, record)
     return running
 
 

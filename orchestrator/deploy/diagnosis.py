@@ -11,7 +11,7 @@ from orchestrator.deploy.names import SERVICE, container_name, replicas
 from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError
-from orchestrator.plan import Replica
+from orchestrator.replicas import Replica
 from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 

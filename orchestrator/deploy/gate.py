@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.deploy.names import APP, CONFIGURATION, CURRENT, SERVICE, gate_name, sockets_dir
 from orchestrator.deploy.state import ReleaseRecord
-from orchestrator.files import replace_symlink, write_atomically
+from orchestrator.files import replace_symlink, resource, write_atomically
 from orchestrator.image.nginx import CONFIG_PATH, SOCKET_NAME, nginx_templates
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
@@ -40,13 +40,14 @@ LIMITS = Limits(memory="64m", cpus=1.0, pids=32)
 STOP_SECONDS = 3.0
 _MOUNT = "/run/gate"
 _PORT = 8080
+_TEMPLATE = "gate.conf.j2"
 
 
 def render_gate_config() -> str:
     """The gate's nginx.conf(5): the same for every application, port and release."""
     return (
         nginx_templates()
-        .get_template("gate.conf.j2")
+        .get_template(_TEMPLATE)
         .render(socket=f"{_MOUNT}/{CURRENT}/{SOCKET_NAME}", port=_PORT, keep_milliseconds=KEEP_MILLISECONDS)
     )
 
@@ -56,13 +57,12 @@ def find_gate(engine: Engine, app: str) -> Container | None:
     return next(iter(inspect_containers(engine, [gate_name(app)])), None)
 
 
-def ensure_gate(engine: Engine, record: ReleaseRecord, config_file: Path) -> None:
+def ensure_gate(engine: Engine, record: ReleaseRecord, config_file: Path, present: Container | None) -> None:
     """Have a running gate on the record's port; one that is right already is left alone.
 
-    A gate on another port keeps serving until the new one runs. Raises `EngineError` when the new one cannot start;
-    the old one is then as it was.
+    `present` is what `find_gate` found. A gate on another port keeps serving until the new one runs. Raises
+    `EngineError` when the new one cannot start; the old one is then as it was.
     """
-    present = find_gate(engine, record.app)
     if present is not None and present.labels.get(CONFIGURATION) == _configuration(record):
         if not present.running:
             start_container(engine, present.name)
@@ -146,5 +146,7 @@ def _spec(engine: Engine, record: ReleaseRecord, config_file: Path, name: str) -
 
 
 def _configuration(record: ReleaseRecord) -> str:
-    text = f"{record.images['gate'].image_id}\n{LIMITS!r}\n{render_gate_config()}"
+    # The template stands for what is rendered of it: most runs need no new gate, and no template engine.
+    template = (resource("templates") / "nginx" / _TEMPLATE).read_text()
+    text = f"{record.images['gate'].image_id}\n{LIMITS!r}\n{KEEP_MILLISECONDS}\n{template}"
     return f"{record.port}.{hashlib.sha256(text.encode()).hexdigest()[:16]}"

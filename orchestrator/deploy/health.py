@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -11,8 +12,15 @@ from pathlib import Path
 
 from orchestrator.process import Cancel
 
+FIRST_POLL_SECONDS = 0.01
 POLL_SECONDS = 0.1
-"""How soon a refused connection is tried again: a server that has just started answers within milliseconds."""
+"""How soon a refused connection is tried again: a server that has just started answers within milliseconds.
+
+The pause doubles from the first to the last.
+"""
+
+ALIVE_SECONDS = 0.25
+"""How often it is looked whether there is still something to wait for: that takes as long as many tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,20 @@ class _SocketConnection(http.client.HTTPConnection):
             os.close(directory)
 
 
+def read_connections(socket: Path, *, timeout: float) -> int | None:
+    """How many connections an nginx has, by its stub_status on a socket, this one left out; None unless it answers."""
+    connection = _SocketConnection(socket, host="localhost", timeout=timeout)
+    try:
+        connection.request("GET", "/", headers={"Connection": "close"})
+        said = connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    active = re.match(rb"Active connections: (\d+)", said)
+    return int(active[1]) - 1 if active else None
+
+
 def probe(target: Target, *, timeout: float) -> Probe:
     """Make one GET request, following nothing. Never raises: no answer is a `Probe` with status 0."""
     started = time.monotonic()
@@ -115,19 +137,21 @@ def wait_healthy(
 ) -> Probe:
     """Ask until the answer is as expected, or the deadline has passed: the last probe tells which.
 
-    `ask` takes the seconds one try may last. `check_alive` runs between tries and raises when nothing is left to
+    `ask` takes the seconds one try may last. `check_alive` runs now and then and raises when nothing is left to
     wait for. Raises what it raises, and `Interrupted`.
     """
-    deadline = clock() + patience.deadline
+    looked = clock()
+    deadline, poll = looked + patience.deadline, FIRST_POLL_SECONDS
     while True:
         latest = ask(min(patience.timeout, max(0.1, deadline - clock())))
         if expected.met_by(latest):
             return latest
-        check_alive()
-        left = deadline - clock()
-        if left <= 0:
+        if (now := clock()) >= min(looked + ALIVE_SECONDS, deadline):
+            check_alive()
+            looked = now
+        if (left := deadline - clock()) <= 0:
             return latest
         # What does not answer yet costs nothing to ask; what answers wrongly is given its interval.
-        pause = POLL_SECONDS if latest.status in (0, 503) else patience.interval
-        cancel.wait(min(pause, left))
+        cancel.wait(min(poll if latest.status in (0, 503) else patience.interval, left))
         cancel.check()
+        poll = min(2 * poll, POLL_SECONDS)

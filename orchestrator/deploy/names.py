@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.deploy.state import ReleaseRecord
-from orchestrator.image.nginx import REPLICA_SOCKET, SOCKET_NAME
-from orchestrator.plan import Replica, make_replicas
+from orchestrator.image.nginx import REPLICA_SOCKET, SOCKET_NAME, STATUS_SOCKET_NAME
+from orchestrator.replicas import Replica, make_replicas
 from orchestrator.tools.podman import Engine
 
 APP = "io.orchestrator.app"
@@ -59,6 +59,11 @@ def sockets_dir(engine: Engine, app: str) -> Path:
 def release_socket(engine: Engine, record: ReleaseRecord) -> Path:
     """The socket a release's web server listens on."""
     return sockets_dir(engine, record.app) / record.id / SOCKET_NAME
+
+
+def status_socket(engine: Engine, record: ReleaseRecord) -> Path:
+    """The socket on which a release's web server says how many connections it has."""
+    return release_socket(engine, record).with_name(STATUS_SOCKET_NAME)
 
 
 def replica_socket(engine: Engine, record: ReleaseRecord, replica: Replica) -> Path:

@@ -1,5 +1,7 @@
 """A release's pod: nginx and the backend, sharing one loopback."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.deploy.assets import assets_dir
@@ -17,7 +19,7 @@ from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_DIR
-from orchestrator.plan import Replica
+from orchestrator.replicas import Replica
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
     ContainerSpec,
@@ -35,6 +37,7 @@ WEB_STOP_SECONDS = 35.0
 """nginx finishes the requests in flight and cuts them off itself after 30 s."""
 
 BACKEND_STOP_SECONDS = 10.0
+_STARTS_AT_ONCE = 4
 
 
 class ServiceNotStarted(OrchestratorError):
@@ -46,23 +49,31 @@ class ServiceNotStarted(OrchestratorError):
         self.reason = reason
 
 
-def start_pod(engine: Engine, record: ReleaseRecord) -> None:
+def start_pod(engine: Engine, record: ReleaseRecord, found: Sequence[Container]) -> None:
     """Start the release's pod: the stopped one where it is still whole, else a new one in the place of its remains.
 
+    `found` are those of its containers that exist. The first replica makes the pod's network, the rest start at once.
     Raises `EngineError`, `DeployError` when an image is gone, or `ServiceNotStarted` when one container does not start.
     """
-    if _wake_pod(engine, record):
+    if _wake_pod(engine, record, found):
         return
     check_images(engine, record)
-    discard_pod(engine, record)
+    if found:
+        discard_pod(engine, record)
+    remove_tree(release_socket(engine, record).parent)
     _make_directories(engine, record)
     create_pod(engine.within(record.app), pod_name(record.app, record.id), labels(record, "pod"))
-    for replica in replicas(record):
-        _run(engine, backend_spec(record, replica), replica.name)
-    _run(engine, web_spec(engine, record), "web")
+    first, *others = (
+        *((replica.name, backend_spec(record, replica)) for replica in replicas(record)),
+        ("web", web_spec(engine, record)),
+    )
+    _run(engine, *first)
+    with ThreadPoolExecutor(_STARTS_AT_ONCE) as pool:
+        for started in [pool.submit(_run, engine, *other) for other in others]:
+            started.result()
 
 
-def _run(engine: Engine, spec: ContainerSpec, service: str) -> None:
+def _run(engine: Engine, service: str, spec: ContainerSpec) -> None:
     try:
         run_container(engine, spec)
     except OrchestratorError as error:
@@ -71,9 +82,8 @@ def _run(engine: Engine, spec: ContainerSpec, service: str) -> None:
         raise ServiceNotStarted(service, error) from error
 
 
-def _wake_pod(engine: Engine, record: ReleaseRecord) -> bool:
+def _wake_pod(engine: Engine, record: ReleaseRecord, containers: Sequence[Container]) -> bool:
     """Start the containers of a pod that was stopped in order. False when it is not there whole, or does not start."""
-    containers = pod_containers(engine, record)
     expected = {container_name(record, service): image_id(record, service) for service in services(record)}
     stopped = all(container.state == "exited" and not container.restarts for container in containers)
     if not stopped or {container.name: container.image_id for container in containers} != expected:

@@ -5,8 +5,8 @@ from orchestrator.deploy.health import Expectation, Patience, Probe, Target, pro
 from orchestrator.deploy.names import release_socket, replica_socket, replicas
 from orchestrator.deploy.state import AppStore, ReleaseRecord
 from orchestrator.errors import DeployError
-from orchestrator.plan import Replica
 from orchestrator.process import Cancel
+from orchestrator.replicas import Replica
 from orchestrator.tools.podman import Engine
 
 GATE_PATIENCE = Patience(interval=0.2, timeout=5.0, deadline=10.0)

@@ -2,31 +2,36 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_start
+from orchestrator.deploy.drain import wait_drained
 from orchestrator.deploy.environment import Environment
-from orchestrator.deploy.gate import DRAIN_SECONDS, KEEP_MILLISECONDS, ensure_gate, point_at, remove_gate
+from orchestrator.deploy.gate import DRAIN_SECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.images import retain_images
 from orchestrator.deploy.names import container_name, gate_name, image_id, services
 from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, start_pod, stop_services
 from orchestrator.deploy.probes import ask_once, silent_replicas, start_deadline, verify_live, wait_release
-from orchestrator.deploy.repair import remove_strange_pods, repair
+from orchestrator.deploy.repair import changing, remove_strange_pods
 from orchestrator.deploy.secretvalues import store_values, sweep_values
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.events import Emit, Event, PhaseFinished, PhaseStarted
-from orchestrator.image.storage import Image
-from orchestrator.plan import BackendPlan, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings, parse_bytes
-from orchestrator.tools.inspection import inspect_containers
+from orchestrator.tools.inspection import Container, inspect_containers
 from orchestrator.tools.podman import Engine
 
-SETTLE_SECONDS = 1.5 * KEEP_MILLISECONDS / 1000
-"""After a swap: by then the gate hands every new request to the new release."""
+if TYPE_CHECKING:
+    from orchestrator.image.storage import Image
+    from orchestrator.plan import BackendPlan, Plan
+
+STEADY_SECONDS = 0.7
+"""A release that was ready must run on for so long before it counts as live: some die at once."""
 
 NO_ENVIRONMENT = Environment()
 
@@ -49,8 +54,8 @@ class Release:
 
 def deploy_release(
     settings: Settings,
-    plan: Plan,
-    images: Sequence[Image],
+    plan: "Plan",
+    images: "Sequence[Image]",
     *,
     environment: Environment = NO_ENVIRONMENT,
     engine: Engine,
@@ -62,21 +67,19 @@ def deploy_release(
     Raises `DeployError`, `EngineError` or `Interrupted`; what ran before then still runs.
     """
     store = AppStore(settings.state_dir, settings.name)
-    repair(engine, store, emit=emit)
-    previous = store.current()
-    with _swept_on_failure(engine, store):
+    keep_bytes = parse_bytes(settings.keep_bytes)
+    with changing(engine, store, emit=emit), _swept_on_failure(engine, store):
+        previous = store.current()
         record = make_record(settings, plan, images, release_id=store.new_id(datetime.now(UTC)))
         record = with_variables(record, environment, store_values(engine, store, environment))
         if previous is not None and previous.fingerprint == record.fingerprint and (found := serving(engine, previous)):
             return Release(previous.id, previous.url, changed=False, probes=found)
         probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
-    if previous is not None:
-        retire(engine.undisturbed, previous, emit=emit)
-    prune(engine.undisturbed, store, keep=settings.keep_releases, keep_bytes=parse_bytes(settings.keep_bytes))
+        clean_up(engine.undisturbed, store, previous, keep=settings.keep_releases, keep_bytes=keep_bytes, emit=emit)
     return Release(record.id, record.url, changed=True, probes=probes)
 
 
-def make_record(settings: Settings, plan: Plan, images: Sequence[Image], *, release_id: str) -> ReleaseRecord:
+def make_record(settings: Settings, plan: "Plan", images: "Sequence[Image]", *, release_id: str) -> ReleaseRecord:
     """All it takes to run these images as this plan says."""
     return ReleaseRecord(
         id=release_id,
@@ -142,19 +145,38 @@ def go_live(
     with _discarded_on_failure(engine, record):
         started = time.monotonic()
         with _phase(emit, "start"):
-            _start(engine, record)
+            gate = _start(engine, record)
         with _phase(emit, "wait until healthy"):
             wait_release(engine, record, deadline=start_deadline(store, record), cancel=cancel)
-        store.note_start(time.monotonic() - started)
+        ready = time.monotonic()
+        store.note_start(ready - started)
         with _phase(emit, "switch"), _switched_back_on_failure(engine, store, record, previous):
-            ensure_gate(engine, record, store.gate_config)
+            ensure_gate(engine, record, store.gate_config, gate)
             point_at(engine, record.app, record.id)
-            time.sleep(SETTLE_SECONDS if previous is not None else 0)
+            if previous is not None:
+                wait_drained(engine, previous)
             probes = verify_live(record, cancel=cancel)
-            time.sleep(DRAIN_SECONDS - SETTLE_SECONDS if previous is not None else 0)
+            cancel.wait(max(0.0, ready + STEADY_SECONDS - time.monotonic()))
             check_alive(engine, record)
             store.activate(record)
     return probes
+
+
+def clean_up(
+    engine: Engine,
+    store: AppStore,
+    replaced: ReleaseRecord | None,
+    *,
+    keep: int,
+    keep_bytes: int | None = None,
+    emit: Emit,
+) -> None:
+    """Stop the release nobody is sent to any more, and take away what nothing needs. Each waits mostly, so at once."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pruned = pool.submit(prune, engine, store, keep=keep, keep_bytes=keep_bytes)
+        if replaced is not None:
+            retire(engine, replaced, emit=emit)
+        pruned.result()
 
 
 def retire(engine: Engine, record: ReleaseRecord, *, emit: Emit) -> None:
@@ -180,7 +202,7 @@ def _say_nothing(_event: Event) -> None:
     """Pods a release replaced are meant to go."""
 
 
-def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:
+def _backend_record(settings: Settings, backend: "BackendPlan") -> BackendRecord:
     return BackendRecord(
         port=backend.port,
         health_path=backend.health_path,
@@ -192,9 +214,14 @@ def _backend_record(settings: Settings, backend: BackendPlan) -> BackendRecord:
     )
 
 
-def _start(engine: Engine, record: ReleaseRecord) -> None:
+def _start(engine: Engine, record: ReleaseRecord) -> Container | None:
+    """Start the pod. The application's gate as it was before, found by the same question to the engine."""
+    names = [container_name(record, service) for service in services(record)]
+    found = {container.name: container for container in inspect_containers(engine, [gate_name(record.app), *names])}
+    gate = found.pop(gate_name(record.app), None)
     try:
-        start_pod(engine, record)
+        start_pod(engine, record, tuple(found.values()))
+        return gate
     except ServiceNotStarted as failure:
         raise deploy_error(engine, record, explain_start(failure)) from failure
 
@@ -229,7 +256,7 @@ def _switched_back_on_failure(
             remove_gate(engine.undisturbed, record.app)
         else:
             point_at(engine, previous.app, previous.id)
-            ensure_gate(engine.undisturbed, previous, store.gate_config)
+            ensure_gate(engine.undisturbed, previous, store.gate_config, find_gate(engine.undisturbed, previous.app))
             time.sleep(DRAIN_SECONDS)
         raise
 

@@ -1,6 +1,8 @@
 """Puts right what a run that was killed has left behind. Only what carries our labels is touched."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from orchestrator.deploy.gate import DRAIN_SECONDS, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
@@ -11,6 +13,21 @@ from orchestrator.files import remove_tree
 from orchestrator.tools.containers import remove_pod, start_container, stop_container
 from orchestrator.tools.inspection import Container, list_pods
 from orchestrator.tools.podman import Engine
+
+
+@contextmanager
+def changing(engine: Engine, store: AppStore, *, emit: Emit) -> Iterator[None]:
+    """Within the block the application is changed; what a run that did not come to its end left is put right before.
+
+    A block left by an error has not come to its end: what it cleaned up is looked at again. The caller holds the lock.
+    """
+    current = store.current()
+    astray = current is not None and pointed_at(engine, store.app) not in (None, current.id)
+    if store.unfinished or astray:
+        repair(engine, store, emit=emit)
+    store.note_begin()
+    yield
+    store.note_end()
 
 
 def repair(engine: Engine, store: AppStore, *, emit: Emit) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.deploy.names import APP, pod_name
-from orchestrator.deploy.release import Release, go_live, prune, retire, serving
-from orchestrator.deploy.repair import repair
+from orchestrator.deploy.release import Release, clean_up, go_live, serving
+from orchestrator.deploy.repair import changing
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.events import Emit, Note
@@ -61,17 +61,15 @@ def roll_back(state_dir: Path, app: str, *, to: str | None, engine: Engine, emit
     current = current_release(state_dir, app)
     store = AppStore(state_dir, app)
     target = store.release(to) if to is not None else _release_before(store, current)
-    repair(engine, store, emit=emit)
-    if target.id == current.id and (probes := serving(engine, current)):
-        return Release(current.id, current.url, changed=False, probes=probes)
-    previous = current if target.id != current.id else None
-    probes = go_live(engine, store, target, previous, emit=emit, cancel=cancel)
-    if target.domains != current.domains:
-        had = ", ".join(target.domains) or "no domains"
-        emit(Note(f"the edge still serves the domains of the last deploy; this release had {had}", level="warning"))
-    if previous is not None:
-        retire(engine.undisturbed, previous, emit=emit)
-    prune(engine.undisturbed, store, keep=len(store.releases()))
+    with changing(engine, store, emit=emit):
+        if target.id == current.id and (probes := serving(engine, current)):
+            return Release(current.id, current.url, changed=False, probes=probes)
+        previous = current if target.id != current.id else None
+        probes = go_live(engine, store, target, previous, emit=emit, cancel=cancel)
+        if target.domains != current.domains:
+            had = ", ".join(target.domains) or "no domains"
+            emit(Note(f"the edge still serves the domains of the last deploy; this release had {had}", level="warning"))
+        clean_up(engine.undisturbed, store, previous, keep=len(store.releases()), emit=emit)
     return Release(target.id, target.url, changed=True, probes=probes)
 
 

@@ -164,6 +164,19 @@ class AppStore:
         """Remember that the application is not meant to run until a release of it is activated."""
         write_atomically(self.directory / "stopped", "")
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a run that changed the application has not come to its end: it works still, or was killed."""
+        return (self.directory / "unfinished").exists()
+
+    def note_begin(self) -> None:
+        """Remember that the application is being changed."""
+        write_atomically(self.directory / "unfinished", "")
+
+    def note_end(self) -> None:
+        """Remember that nothing half-made is left."""
+        (self.directory / "unfinished").unlink(missing_ok=True)
+
     def forget(self, record: ReleaseRecord) -> None:
         """Remove a record."""
         remove_tree(self.directory / "releases" / record.id)

@@ -203,7 +203,7 @@ def _start_dead(
 
 
 def _restart_frozen(record: ReleaseRecord, silent: frozenset[str], *, engine: Engine, emit: Emit) -> None:
-    """Restart the backend, of several replicas the silent ones, where nginx still answers by itself, else everything."""
+    """Restart the backend (of several replicas the silent ones) where nginx answers by itself, else everything."""
     page = Target("localhost", "/", socket=release_socket(engine, record))
     answers = record.page and Expectation("/", 200, 300).met_by(probe(page, timeout=record.health.timeout))
     backends = tuple(replica.name for replica in replicas(record) if not silent or replica.name in silent)

@@ -9,12 +9,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 from orchestrator.files import resource
-from orchestrator.plan import Proxy, WebPlan, make_replicas
-from orchestrator.settings import Csp
+from orchestrator.replicas import make_replicas
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from orchestrator.plan import Proxy, WebPlan
+    from orchestrator.settings import Csp
 
 CONFIG_PATH = "/etc/nginx/nginx.conf"
 """Where the rendered configuration belongs in the image, beside the nginx package's mime.types."""
@@ -28,6 +32,9 @@ EARLIER_ROOT = "/srv/earlier"
 SOCKET_DIR = "/run/web"
 SOCKET_NAME = "web.sock"
 """nginx listens on this socket in the directory mounted at `SOCKET_DIR`."""
+
+STATUS_SOCKET_NAME = "status.sock"
+"""On this socket beside it nginx says how many connections it has, by ngx_http_stub_status_module."""
 
 REPLICA_SOCKET = "{}.sock"
 """Where there are several, each replica can be asked on a socket of its own beside it, called by its name."""
@@ -45,7 +52,7 @@ HASHED_NAME = (
 _SCRIPT_TYPES = frozenset({"", "module", "importmap", "speculationrules", "text/javascript", "application/javascript"})
 
 
-def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
+def render_web_config(web: "WebPlan", *, html: Mapping[str, bytes]) -> str:
     """The text of nginx.conf(5) for one release's web server.
 
     `html` holds the built HTML files by path relative to the document root: their inline scripts are the only
@@ -61,6 +68,7 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
             static=web.static is not None,
             spa=web.spa,
             socket=f"{SOCKET_DIR}/{SOCKET_NAME}",
+            status_socket=f"{SOCKET_DIR}/{STATUS_SOCKET_NAME}",
             document_root=DOCUMENT_ROOT,
             earlier_root=EARLIER_ROOT,
             body_limit=web.options.body_size,
@@ -76,7 +84,7 @@ def render_web_config(web: WebPlan, *, html: Mapping[str, bytes]) -> str:
     )
 
 
-def _describe_replicas(proxy: Proxy) -> tuple[dict[str, str], ...]:
+def _describe_replicas(proxy: "Proxy") -> tuple[dict[str, str], ...]:
     return tuple(
         {
             "address": f"127.0.0.1:{replica.port}",
@@ -87,8 +95,10 @@ def _describe_replicas(proxy: Proxy) -> tuple[dict[str, str], ...]:
     )
 
 
-def nginx_templates() -> Environment:
+def nginx_templates() -> "Environment":
     """The templates of every nginx configuration; `quoted` writes any text as one nginx word."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(resource("templates") / "nginx"),
         undefined=StrictUndefined,
@@ -106,7 +116,7 @@ def quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def content_security_policy(html: Mapping[str, bytes], extra: Csp) -> str:
+def content_security_policy(html: Mapping[str, bytes], extra: "Csp") -> str:
     """The policy of every page: own sources, the inline scripts of the built HTML by their hashes, and `extra` ones."""
     hashes = sorted({_source_hash(script) for page in html.values() for script in inline_scripts(page)})
     scripts = (*hashes, *extra.script)

@@ -66,10 +66,11 @@ class ContainerSpec:
 
 
 def create_pod(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
-    """An empty pod whose containers share one network. Raises `EngineError`."""
+    """An empty pod whose containers share one network, in the place of one of that name. Raises `EngineError`."""
     engine.run(
         "pod",
         "create",
+        "--replace",
         *("--name", name),
         *("--hostname", name[:_HOST_NAME].rstrip("-")),
         *("--network", engine.network),

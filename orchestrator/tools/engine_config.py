@@ -199,7 +199,10 @@ def ensure_network(dirs: EngineDirs, app: str = "") -> str:
     if path.exists():
         return path.stem
     key = hashlib.sha256(f"{dirs.key}/{app}".encode()).hexdigest()[:8] if app else dirs.key
-    subnet = _free_subnet(key, (*_routes(Path("/proc/net/route").read_text()), *known_subnets(dirs)))
+    routes = tuple(_routes(Path("/proc/net/route").read_text()))
+    # A killed run can leave the bridge behind; it keeps its address, so the network must keep its subnet.
+    left = next((network for interface, network in routes if interface == f"orch{key}"), None)
+    subnet = left or _free_subnet(key, (*(network for _, network in routes), *known_subnets(dirs)))
     write_json(
         path,
         {
@@ -240,13 +243,13 @@ def _free_subnet(key: str, taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.
     raise MachineError("no free private subnet is left for the engine's network", hint="see: ip route")
 
 
-def _routes(route_table: str) -> Iterator[ipaddress.IPv4Network]:
-    """The destinations in /proc/net/route (little-endian hex), the default route left out."""
+def _routes(route_table: str) -> Iterator[tuple[str, ipaddress.IPv4Network]]:
+    """(interface, destination) of each line of /proc/net/route (little-endian hex), the default route left out."""
     for line in route_table.splitlines()[1:]:
         fields = line.split()
         address, mask = (int.from_bytes(bytes.fromhex(fields[column]), "little") for column in (1, 7))
         if mask:
-            yield ipaddress.IPv4Network((address, mask.bit_count()), strict=False)
+            yield fields[0], ipaddress.IPv4Network((address, mask.bit_count()), strict=False)
 
 
 def _helper_directories(podman: Path) -> tuple[str, ...]:

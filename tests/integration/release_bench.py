@@ -83,7 +83,8 @@ int main(void) {
   fprintf(stderr, "server starting as %s\n", mode);
   signal(SIGTERM, finish);
   signal(SIGCHLD, SIG_IGN);
-  if (!strcmp(mode, "crash") || !strcmp(value("PORT", ""), value("BROKEN_PORT", "none"))) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
+  int broken = !strcmp(value("PORT", ""), value("BROKEN_PORT", "none"));
+  if (broken || !strcmp(mode, "crash")) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
   if (!strcmp(mode, "silent")) for (;;) pause();
   if (!strcmp(mode, "brief")) ualarm(600000, 0);
   int one = 1, port = atoi(value("PORT", "3000")) + (!strcmp(mode, "elsewhere") ? 1000 : 0);

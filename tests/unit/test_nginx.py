@@ -29,7 +29,7 @@ def test_the_configuration_depends_on_nothing_but_its_input() -> None:
 
 def test_no_name_has_to_be_resolved_at_start() -> None:
     config = render_web_config(BOTH, html={})
-    assert re.findall(r"^\s*server (\S+)", config, re.MULTILINE) == ["127.0.0.1:3000", "{"]
+    assert re.findall(r"^\s*server (\S+)", config, re.MULTILINE) == ["127.0.0.1:3000", "{", "{"]
     assert "resolver" not in config
 
 

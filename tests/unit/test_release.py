@@ -14,7 +14,7 @@ from orchestrator.deploy.probes import alive_expectations, live_expectations, st
 from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
 from orchestrator.deploy.status import judge_app, judge_container
 from orchestrator.errors import OrchestratorError
-from orchestrator.plan import Replica
+from orchestrator.replicas import Replica
 from orchestrator.settings import Health, Limits
 from orchestrator.tools.inspection import Container, State
 
