@@ -75,7 +75,14 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
         images = make_images(settings, plan, results, engine=engine, run=run)
         keep_assets(assets_dir(engine, settings.name), find_products(plan, results).site)
         release = deploy_release(
-            settings, plan, images, environment=environment, engine=engine, emit=run.emit, cancel=run.cancel
+            settings,
+            plan,
+            images,
+            environment=environment,
+            site=domains.site if domains else None,
+            engine=engine,
+            emit=run.emit,
+            cancel=run.cancel,
         )
         urls = serve_domains(settings, domains, engine=engine, emit=run.emit, cancel=run.cancel)
         documents = attest_images(settings, plan, project.root, results, images)

@@ -40,7 +40,7 @@ def releases(app: str, as_json: bool) -> None:
 @click.option("--to", metavar="ID", help="Back to this release.  [default: the one live before the current]")
 @output_options
 def rollback(app: str, to: str | None, as_json: bool, verbosity: str | None) -> None:
-    """Make an earlier release live again, with its images, configuration and environment.
+    """Make an earlier release live again, with its images, configuration, environment and domains.
 
     \b
     Examples:

@@ -5,15 +5,17 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from orchestrator.deploy.authority import default_tls_dir, sign_locally
-from orchestrator.deploy.edge import find_edge, publish_site, rehearse, withdraw_site
+from orchestrator.deploy.edge import claimed, find_edge, publish_site, rehearse, withdraw_site
 from orchestrator.deploy.edge_ports import choose_ports
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims
+from orchestrator.deploy.edge_status import edge_record
 from orchestrator.deploy.health import Patience, Probe, wait_healthy
 from orchestrator.deploy.probes import live_expectations
 from orchestrator.deploy.state import ReleaseRecord, current_release
@@ -75,17 +77,55 @@ def serve_domains(
 
     Raises `DeployError` when a domain does not answer, and what `publish_site` raises.
     """
-    store = EdgeStore(settings.state_dir)
     if domains is None:
-        withdraw_site(engine, store, settings.name, emit=emit)
+        withdraw_site(engine, EdgeStore(settings.state_dir), settings.name, emit=emit)
         return ()
-    release = current_release(settings.state_dir, settings.name)
+    return _serve(settings.state_dir, domains, engine=engine, emit=emit, cancel=cancel)
+
+
+@contextmanager
+def restored_domains(
+    state_dir: Path, target: ReleaseRecord, *, engine: Engine, emit: Emit, cancel: Cancel
+) -> Iterator[None]:
+    """Once the block has made `target` live, the edge serves what it served for that release; else what it serves now.
+
+    Before the block everything is checked as for a deploy, and the domains are the application's from then on. Raises
+    `UsageError` when another application holds one of them, a certificate will not do or nginx refuses it.
+    """
+    store = EdgeStore(state_dir)
+    present = next((site for site in store.sites() if site.app == target.app), None)
+    if target.site == present or (target.site is None and target.domains):
+        yield
+    elif target.site is None:
+        yield
+        withdraw_site(engine, store, target.app, emit=emit)
+    else:
+        edge = edge_record(engine, state_dir, (None, None))
+        rehearse(engine, store, edge, target.site, emit=emit)
+        with claimed(store, target.site):
+            yield
+        _serve(
+            state_dir,
+            Domains(target.site, edge.http_port, edge.https_port),
+            engine=engine,
+            emit=emit,
+            cancel=cancel,
+        )
+
+
+def _serve(
+    state_dir: Path, domains: Domains, *, engine: Engine, emit: Emit, cancel: Cancel
+) -> tuple[tuple[str, Probe], ...]:
+    store = EdgeStore(state_dir)
+    release = current_release(state_dir, domains.site.app)
     present = store.record()
     usable = present is not None and engine.image_exists(present.image_id)
     image_id = present.image_id if present is not None and usable else release.images["gate"].image_id
     record = EdgeRecord(image_id=image_id, http_port=domains.http_port, https_port=domains.https_port)
     publish_site(engine, store, record, domains.site, emit=emit)
-    return tuple((domain_url(domains, name), _ask_domain(domains, name, release, cancel)) for name in settings.domains)
+    return tuple(
+        (domain_url(domains, name), _ask_domain(domains, name, release, cancel)) for name in domains.site.domains
+    )
 
 
 def domain_url(domains: Domains, name: str) -> str:

@@ -8,8 +8,8 @@ and read by the running nginx after its connections have been told to end, so th
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +87,28 @@ def publish_site(engine: Engine, store: EdgeStore, record: EdgeRecord, site: Sit
         change = _apply(engine, store, record, with_site(store.sites(), site), emit=emit, strictly=site.app)
         store.put(site)
         return change
+
+
+@contextmanager
+def claimed(store: EdgeStore, site: Site) -> Iterator[None]:
+    """The site's domains are its application's, beside those it has, before the block publishes it or fails.
+
+    Raises `UsageError` for a domain another application holds.
+    """
+    with _held(store):
+        check_claims(store.sites(), site.app, site.domains)
+        before = next((other for other in store.sites() if other.app == site.app), None)
+        both = dict.fromkeys((*(before or site).domains, *site.domains))
+        store.put((before or site).model_copy(update={"domains": tuple(both)}))
+    try:
+        yield
+    except BaseException:
+        with _held(store):
+            if before is None:
+                store.drop(site.app)
+            else:
+                store.put(before)
+        raise
 
 
 def withdraw_site(engine: Engine, store: EdgeStore, app: str, *, emit: Emit) -> None:

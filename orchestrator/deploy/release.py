@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_start
 from orchestrator.deploy.drain import wait_drained
+from orchestrator.deploy.edge_sites import Site
 from orchestrator.deploy.environment import Environment
 from orchestrator.deploy.gate import DRAIN_SECONDS, ensure_gate, find_gate, point_at, remove_gate
 from orchestrator.deploy.health import Probe
@@ -58,11 +59,12 @@ def deploy_release(
     images: "Sequence[Image]",
     *,
     environment: Environment = NO_ENVIRONMENT,
+    site: Site | None = None,
     engine: Engine,
     emit: Emit,
     cancel: Cancel,
 ) -> Release:
-    """Make the images live. The caller holds the application's lock (`locked_app`).
+    """Make the images live. `site` is what the edge is to serve for them, by the caller, who holds `locked_app`.
 
     Raises `DeployError`, `EngineError` or `Interrupted`; what ran before then still runs.
     """
@@ -72,7 +74,9 @@ def deploy_release(
         previous = store.current()
         record = make_record(settings, plan, images, release_id=store.new_id(datetime.now(UTC)))
         record = with_variables(record, environment, store_values(engine, store, environment))
+        record = record.model_copy(update={"site": site})
         if previous is not None and previous.fingerprint == record.fingerprint and (found := serving(engine, previous)):
+            store.write(previous.model_copy(update={"site": site}))
             return Release(previous.id, previous.url, changed=False, probes=found)
         probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
         clean_up(engine.undisturbed, store, previous, keep=settings.keep_releases, keep_bytes=keep_bytes, emit=emit)

@@ -5,12 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.deploy.domains import restored_domains
 from orchestrator.deploy.names import APP, pod_name
 from orchestrator.deploy.release import Release, clean_up, go_live, serving
 from orchestrator.deploy.repair import changing
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
-from orchestrator.events import Emit, Note
+from orchestrator.events import Emit
 from orchestrator.process import Cancel
 from orchestrator.tools.inspection import list_pods, stored_images
 from orchestrator.tools.podman import Engine
@@ -53,7 +54,7 @@ def list_releases(state_dir: Path, app: str, *, engine: Engine) -> tuple[ListedR
 
 
 def roll_back(state_dir: Path, app: str, *, to: str | None, engine: Engine, emit: Emit, cancel: Cancel) -> Release:
-    """Make an earlier release live again: its images, configuration and environment. The caller holds the lock.
+    """Make an earlier release live again: images, configuration, environment, domains. The caller holds the lock.
 
     Without `to`, the release that was live before the current one. No request is dropped, and when the release does
     not become healthy the current one keeps serving. Raises `UnknownAppError`, `UsageError`, `DeployError`.
@@ -65,10 +66,8 @@ def roll_back(state_dir: Path, app: str, *, to: str | None, engine: Engine, emit
         if target.id == current.id and (probes := serving(engine, current)):
             return Release(current.id, current.url, changed=False, probes=probes)
         previous = current if target.id != current.id else None
-        probes = go_live(engine, store, target, previous, emit=emit, cancel=cancel)
-        if target.domains != current.domains:
-            had = ", ".join(target.domains) or "no domains"
-            emit(Note(f"the edge still serves the domains of the last deploy; this release had {had}", level="warning"))
+        with restored_domains(state_dir, target, engine=engine, emit=emit, cancel=cancel):
+            probes = go_live(engine, store, target, previous, emit=emit, cancel=cancel)
         clean_up(engine.undisturbed, store, previous, keep=len(store.releases()), emit=emit)
     return Release(target.id, target.url, changed=True, probes=probes)
 

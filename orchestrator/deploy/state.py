@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from orchestrator.deploy.edge_sites import Site
 from orchestrator.errors import UnknownAppError, UsageError
 from orchestrator.files import remove_tree, replace_symlink, write_atomically
 from orchestrator.settings import Health, Limits
@@ -50,7 +51,10 @@ class BackendRecord(_Model):
 
 
 class ReleaseRecord(_Model):
-    """A release: image ids and configuration. `page` tells whether "/" is a page of files."""
+    """A release: image ids and configuration. `page` tells whether "/" is a page of files.
+
+    `site` is what the edge serves for it; records from before it was written down have domains and no site.
+    """
 
     version: Literal[1] = 1
     id: str
@@ -64,13 +68,16 @@ class ReleaseRecord(_Model):
     web_limits: Limits
     backend: BackendRecord | None
     health: Health
+    site: Site | None = None
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two releases that would run the same: images and configuration, not id, time or image names."""
-        text = self.model_dump_json(
-            exclude={"id": True, "created": True, "images": {"__all__": {"reference", "manifest_digest", "size"}}}
-        )
+        """Equal for two releases that would run the same: images and configuration, not id, time or image names.
+
+        What is the edge's alone changes without a new release.
+        """
+        names = {"__all__": {"reference", "manifest_digest", "size"}}
+        text = self.model_dump_json(exclude={"id": True, "created": True, "site": True, "images": names})
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -145,11 +152,15 @@ class AppStore:
             moment = newest + timedelta(seconds=1)
         return moment.strftime(_ID_FORMAT)
 
+    def write(self, record: ReleaseRecord) -> None:
+        """Write a record, whole or not at all. Raises `DiskError` when there is no room."""
+        path = self.directory / "releases" / record.id / "release.json"
+        write_atomically(path, record.model_dump_json(indent=2) + "\n", mode=0o600)
+
     def activate(self, record: ReleaseRecord) -> None:
         """Write the record and make it the current one. Raises `DiskError` when there is no room."""
-        path = self.directory / "releases" / record.id / "release.json"
         replaced = self.current()
-        write_atomically(path, record.model_dump_json(indent=2) + "\n", mode=0o600)
+        self.write(record)
         if replaced is not None and replaced.id != record.id:
             replace_symlink(self.directory / "previous", f"releases/{replaced.id}")
         replace_symlink(self.directory / "current", f"releases/{record.id}")

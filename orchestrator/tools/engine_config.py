@@ -199,10 +199,7 @@ def ensure_network(dirs: EngineDirs, app: str = "") -> str:
     if path.exists():
         return path.stem
     key = hashlib.sha256(f"{dirs.key}/{app}".encode()).hexdigest()[:8] if app else dirs.key
-    routes = tuple(_routes(Path("/proc/net/route").read_text()))
-    # A killed run can leave the bridge behind; it keeps its address, so the network must keep its subnet.
-    left = next((network for interface, network in routes if interface == f"orch{key}"), None)
-    subnet = left or _free_subnet(key, (*(network for _, network in routes), *known_subnets(dirs)))
+    subnet = _choose_subnet(key, Path("/proc/net/route").read_text(), known_subnets(dirs))
     write_json(
         path,
         {
@@ -231,6 +228,13 @@ def known_subnets(dirs: EngineDirs, network: str = "*") -> tuple[ipaddress.IPv4N
     """The subnets of one bridge described here, or of all, in use or not."""
     described = (read_json(path) or {} for path in sorted(dirs.networks.glob(f"{network}.json")))
     return tuple(ipaddress.IPv4Network(item["subnet"]) for one in described for item in one.get("subnets", ()))
+
+
+def _choose_subnet(key: str, route_table: str, known: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """A free one, or that of the bridge itself: a killed run can leave it behind, and it keeps its address."""
+    routes = tuple(_routes(route_table))
+    left = next((network for interface, network in routes if interface == f"orch{key}"), None)
+    return left or _free_subnet(key, (*(network for _, network in routes), *known))
 
 
 def _free_subnet(key: str, taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from orchestrator.deploy.edge_config import config_file
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site
 from orchestrator.deploy.preflight import check_port
 from orchestrator.deploy.release import deploy_release
+from orchestrator.deploy.rollback import roll_back
+from orchestrator.deploy.state import AppStore
 from orchestrator.errors import MachineError, UsageError
 from orchestrator.events import Event
 from orchestrator.process import Cancel
@@ -78,10 +81,10 @@ class Edge:
             connection.close()
 
 
-def deploy(bench: Bench, app: str, version: str = "") -> None:
-    settings = bench.settings(name=app, port=free_port())
+def deploy(bench: Bench, app: str, version: str = "", *, site: Site | None = None) -> None:
+    settings = bench.settings(name=app, port=free_port(), domains=site.domains if site else ())
     plan = make_plan(app, environment={"VERSION": version or app})
-    deploy_release(settings, plan, bench.images, engine=bench.engine, emit=quiet, cancel=Cancel())
+    deploy_release(settings, plan, bench.images, site=site, engine=bench.engine, emit=quiet, cancel=Cancel())
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +251,53 @@ def test_no_request_is_lost_while_a_release_is_swapped_behind_the_edge(edge: Edg
         deploy(edge.bench, "live")
     assert set(load.answers) == {"200 live", "200 two"}, load.answers
     assert min(load.answers.values()) > 50
+
+
+def test_the_way_back_restores_domains_or_is_refused_where_another_application_has_them(edge: Edge) -> None:
+    bench, engine = edge.bench, edge.bench.engine
+    limited = Site(app="mover", domains=("old.test",), snippet="add_header X-Edge old always;")
+    wide = Site(app="mover", domains=("new.test", "both.test"))
+
+    def back() -> None:
+        roll_back(bench.state_dir, "mover", to=None, engine=engine, emit=quiet, cancel=Cancel())
+
+    try:
+        for version, site in (("one", limited), ("two", wide)):
+            deploy(bench, "mover", version, site=site)
+            edge.publish(site)
+        assert edge.get("both.test", tls=False) == (200, "two")
+        back()
+        assert edge.get("old.test", tls=False) == (200, "one")
+        assert "add_header X-Edge old always;" in config_file(edge.store.config).read_text()
+        with pytest.raises(http.client.RemoteDisconnected):
+            edge.get("new.test", tls=False)
+        edge.publish(Site(app="thief", domains=("both.test",)))
+        with pytest.raises(UsageError, match=r"both\.test belongs to the application thief"):
+            back()
+        withdraw_site(engine, edge.store, "thief", emit=quiet)
+        before = config_file(edge.store.config).read_bytes(), edge.store.sites()
+        with broken_snippet(bench), pytest.raises(UsageError, match="nginx refuses"):
+            back()
+        assert before == (config_file(edge.store.config).read_bytes(), edge.store.sites())
+        assert edge.get("old.test", tls=False) == (200, "one")
+        assert [site.domains for site in edge.store.sites() if site.app == "mover"] == [limited.domains]
+        back()
+        assert edge.get("both.test", tls=False) == (200, "two")
+    finally:
+        for app in ("mover", "thief"):
+            withdraw_site(engine, edge.store, app, emit=quiet)
+        remove_app(bench.state_dir, "mover", engine=engine)
+
+
+@contextmanager
+def broken_snippet(bench: Bench) -> Iterator[None]:
+    """The release before the current one has a snippet nginx refuses."""
+    store = AppStore(bench.state_dir, "mover")
+    record = store.previous()
+    assert record is not None and record.site is not None
+    store.write(record.model_copy(update={"site": record.site.model_copy(update={"snippet": "nonsense on;"})}))
+    yield
+    store.write(record)
 
 
 class Load:

@@ -82,12 +82,13 @@ def test_a_file_is_written_only_when_it_changes(tmp_path: Path) -> None:
 def test_the_network_keeps_out_of_the_machines_routes(dirs: EngineDirs) -> None:
     def free(routes: str) -> ipaddress.IPv4Network:
         table = f"Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n{routes}"
-        return engine_config._free_subnet("00000000", tuple(engine_config._routes(table)))
+        return engine_config._choose_subnet("00000000", table, ())
 
     everything = free("")
     little_endian = int.from_bytes(everything.network_address.packed, "little")
     taken = f"eth0 {little_endian:08X} 00000000 0001 0 0 0 00FFFFFF 0 0 0\n"
     assert not free(taken).overlaps(everything)
+    assert free(taken.replace("eth0", "orch00000000")) == everything, "the bridge a killed run left"
     with pytest.raises(MachineError):
         free("eth0 0000000A 00000000 0001 0 0 0 000000FF 0 0 0\n")
     assert free("eth0 00000000 0100A8C0 0003 0 0 0 00000000 0 0 0\n") == everything
