@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.deploy.assets import forget_assets
-from orchestrator.deploy.gate import STOP_SECONDS, find_gate, remove_gate
+from orchestrator.deploy.gate import find_gate, remove_gate, stop_gate
 from orchestrator.deploy.images import remove_images
 from orchestrator.deploy.names import APP, container_name, gate_name, services, sockets_dir
 from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
@@ -17,7 +17,7 @@ from orchestrator.errors import UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
 from orchestrator.process import Cancel
-from orchestrator.tools.containers import remove_pod, stop_container
+from orchestrator.tools.containers import remove_pod
 from orchestrator.tools.engine_config import network_file
 from orchestrator.tools.inspection import entry_point, inspect_containers, list_pods, logs_argv
 from orchestrator.tools.podman import Engine
@@ -48,7 +48,7 @@ def stop_app(state_dir: Path, app: str, *, engine: Engine, emit: Emit) -> bool:
         store.note_stop()
         gate = find_gate(engine, app)
         running = any(container.running for container in (*pod_containers(engine, record), *((gate,) if gate else ())))
-        stop_container(engine, gate_name(app), grace=STOP_SECONDS)
+        stop_gate(engine, app)
         stop_services(engine, record)
     return running
 
@@ -65,7 +65,7 @@ def remove_app(state_dir: Path, app: str, *, engine: Engine) -> None:
         current_release(state_dir, app)
     for record in store.releases():
         if record == store.current():
-            stop_container(engine, gate_name(app), grace=STOP_SECONDS)
+            stop_gate(engine, app)
             stop_services(engine, record)
         discard_pod(engine, record)
     for pod in pods:

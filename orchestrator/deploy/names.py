@@ -14,6 +14,9 @@ SERVICE = "io.orchestrator.service"
 CONFIGURATION = "io.orchestrator.configuration"
 """On the gate: a digest of all that would need another gate when it changed."""
 
+GATE = "io.orchestrator.gate"
+"""On the gate's pod, which belongs to no release: its application."""
+
 CURRENT = "current"
 """The symlink in an application's sockets directory that names the live release."""
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.process import Completed
 from orchestrator.tools.engine_config import SOCKET_ANNOTATION
@@ -65,8 +66,18 @@ class ContainerSpec:
     stop_signal: str = "SIGTERM"
 
 
-def create_pod(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
-    """An empty pod whose containers share one network, in the place of one of that name. Raises `EngineError`."""
+def create_pod(
+    engine: Engine,
+    name: str,
+    labels: Mapping[str, str],
+    *,
+    publish: Sequence[str] = (),
+    sysctls: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """An empty pod whose containers share one network, in the place of one of that name. Raises `EngineError`.
+
+    Each of `publish` is podman's ADDRESS:PORT:PORT; `sysctls` are of its network.
+    """
     engine.run(
         "pod",
         "create",
@@ -75,6 +86,8 @@ def create_pod(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
         *("--hostname", name[:_HOST_NAME].rstrip("-")),
         *("--network", engine.network),
         *("--share", "net"),
+        *(part for published in publish for part in ("--publish", published)),
+        *(part for key, value in sysctls.items() for part in ("--sysctl", f"{key}={value}")),
         *_labels(labels),
     )
 
@@ -164,6 +177,11 @@ def rename_container(engine: Engine, old: str, new: str) -> None:
 def remove_container(engine: Engine, name: str) -> None:
     """Kill and remove a container; an absent one is fine."""
     engine.run("rm", "--force", "--ignore", *("--time", "0"), name)
+
+
+def stop_pod(engine: Engine, name: str, *, grace: float) -> None:
+    """Stop every container of a pod, its network and published ports too; an absent one is fine."""
+    engine.run("pod", "stop", "--ignore", *("--time", f"{grace:.0f}"), name, timeout=grace + TIMEOUT)
 
 
 def remove_pod(engine: Engine, name: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
