@@ -30,7 +30,7 @@ from orchestrator.build.trace import Trace
 from orchestrator.build.workspace import Workspace, open_workspace, sync_sources
 from orchestrator.errors import BuildError, ToolchainError
 from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
-from orchestrator.files import read_json, tree_size, write_json
+from orchestrator.files import tree_size
 from orchestrator.plan import BuildPlan, CargoOutput, Kind, Step, TreeOutput
 from orchestrator.process import Cancel
 
