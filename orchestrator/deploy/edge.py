@@ -18,13 +18,12 @@ from orchestrator.deploy.edge_config import (
     CHALLENGES_DIR,
     CONFIG_DIR,
     DRAIN,
-    HTTP_PORT,
-    HTTPS_PORT,
     RUNTIME_DIR,
     SOCKETS_DIR,
     config_file,
     render_edge_config,
 )
+from orchestrator.deploy.edge_ports import has_ipv6
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims, with_site
 from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
 from orchestrator.errors import OrchestratorError, UsageError
@@ -41,7 +40,6 @@ from orchestrator.tools.containers import (
     stop_container,
     try_container,
 )
-from orchestrator.tools.engine_config import known_subnets
 from orchestrator.tools.inspection import Container, inspect_containers
 from orchestrator.tools.podman import Engine, EngineError
 
@@ -50,6 +48,9 @@ IMAGE_NAME = "localhost/orchestrator-edge/nginx"
 """The edge's own name for its image: it outlives the application the image came with."""
 
 LIMITS = Limits(memory="256m", cpus=2.0, pids=64)
+FIRST_FREE_PORT = 1024
+"""Below it a port takes a capability, the only one a container of ours ever has."""
+
 DRAIN_SECONDS = 0.5
 """How long clients have to end the connections they keep before the configuration is read anew."""
 
@@ -176,7 +177,7 @@ def _apply(
     prepared = _prepare(engine, store, record, sites, strictly=strictly, emit=emit)
     if prepared.changed:
         write_atomically(config_file(store.config), prepared.text)
-    started = _ensure_running(engine, _spec(engine, store, record, listening_address(sites)))
+    started = _ensure_running(engine, _spec(engine, store, record, listening_addresses(sites, ipv6=has_ipv6())))
     if prepared.changed and not started:
         _reload(engine)
     store.save(record)
@@ -199,7 +200,7 @@ def _prepare(
     _make_directories(engine, store)
     certificates = load_certificates(engine, sites, strictly=strictly, emit=emit)
     servable = tuple(site for site in sites if site.pair is None or site.app in certificates)
-    text = render_edge_config(record, servable, certificates, _hidden_networks(engine))
+    text = render_edge_config(record, servable, certificates, listening_addresses(sites, ipv6=has_ipv6()))
     live = config_file(store.config)
     changed = not live.exists() or live.read_text() != text
     if changed:
@@ -207,19 +208,15 @@ def _prepare(
     return _Prepared(text, tuple(certificates.values()), changed)
 
 
-def _hidden_networks(engine: Engine) -> tuple[str, ...]:
-    """Clients on this machine come from the bridge's own address."""
-    return tuple(str(subnet) for subnet in known_subnets(engine.within("").dirs, engine.within("").network))
-
-
-def listening_address(sites: Sequence[Site]) -> str:
+def listening_addresses(sites: Sequence[Site], *, ipv6: bool) -> tuple[str, ...]:
     """Where the edge listens: names below localhost alone are for this machine, any other name is for all.
 
     "localhost" and what is below it never leave a machine (RFC 6761, section 6.3).
     """
     domains = [domain for site in sites for domain in site.domains]
     local = all(domain == "localhost" or domain.endswith(".localhost") for domain in domains)
-    return "127.0.0.1" if domains and local else "0.0.0.0"
+    four, six = ("127.0.0.1", "[::1]") if domains and local else ("0.0.0.0", "[::]")
+    return (four, six) if ipv6 else (four,)
 
 
 def _ensure_running(engine: Engine, spec: ContainerSpec) -> bool:
@@ -234,7 +231,7 @@ def _ensure_running(engine: Engine, spec: ContainerSpec) -> bool:
         remove_container(engine, EDGE_NAME)
     engine.tag_image(spec.image_id, f"{IMAGE_NAME}:{spec.image_id[:12]}")
     try:
-        run_container(engine.within(""), spec)
+        run_container(engine, spec)
     except OrchestratorError:
         remove_container(engine.undisturbed, EDGE_NAME)
         raise
@@ -274,8 +271,10 @@ def _mounts(engine: Engine, store: EdgeStore, config: Path) -> tuple[Mount, ...]
     )
 
 
-def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord, address: str) -> ContainerSpec:
-    text = f"{record.image_id}\n{address}\n{record.http_port}\n{record.https_port}\n{LIMITS!r}"
+def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord, addresses: Sequence[str]) -> ContainerSpec:
+    """On the machine's own network: there it has IPv6 where the machine does, and sees who its clients are."""
+    text = f"{record.image_id}\n{' '.join(addresses)}\n{record.http_port}\n{record.https_port}\n{LIMITS!r}"
+    privileged = min(record.http_port, record.https_port) < FIRST_FREE_PORT
     return ContainerSpec(
         name=EDGE_NAME,
         image_id=record.image_id,
@@ -285,7 +284,8 @@ def _spec(engine: Engine, store: EdgeStore, record: EdgeRecord, address: str) ->
         cpus=LIMITS.cpus,
         pids=LIMITS.pids,
         mounts=_mounts(engine, store, store.config),
-        publish=(f"{address}:{record.http_port}:{HTTP_PORT}", f"{address}:{record.https_port}:{HTTPS_PORT}"),
+        network="host",
+        capabilities=("NET_BIND_SERVICE",) if privileged else (),
         command=("-c", f"{CONFIG_DIR}/nginx.conf"),
         stop_signal="SIGQUIT",
     )

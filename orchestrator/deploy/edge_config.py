@@ -10,9 +10,6 @@ from orchestrator.deploy.gate import KEEP_MILLISECONDS
 from orchestrator.deploy.names import CURRENT
 from orchestrator.image.nginx import SOCKET_NAME, nginx_templates
 
-HTTP_PORT, HTTPS_PORT = 8080, 8443
-"""What nginx listens on inside the container, whatever is published."""
-
 CONFIG_DIR = "/etc/edge"
 SOCKETS_DIR = "/run/sockets"
 RUNTIME_DIR = "/run/edge"
@@ -24,22 +21,22 @@ WORKERS = 2
 
 
 def render_edge_config(
-    record: EdgeRecord, sites: Sequence[Site], certificates: dict[str, str], hidden: Sequence[str]
+    record: EdgeRecord, sites: Sequence[Site], certificates: dict[str, str], addresses: Sequence[str]
 ) -> str:
     """The text of nginx.conf(5). It names no host, so that nothing is looked up when it starts.
 
-    `certificates` maps applications to directories below the runtime directory, `hidden` are networks behind whose
-    addresses the engine hides clients.
+    `certificates` maps applications to directories below the runtime directory; it listens on `addresses`, in
+    brackets where they are of IPv6.
     """
     return (
         nginx_templates()
         .get_template("edge.conf.j2")
         .render(
             sites=[_describe(site, certificates.get(site.app)) for site in sites],
-            http=HTTP_PORT,
-            https=HTTPS_PORT,
+            http=record.http_port,
+            https=record.https_port,
             public_https=record.https_port,
-            hidden=hidden,
+            addresses=addresses,
             workers=WORKERS,
             keep_milliseconds=KEEP_MILLISECONDS,
             drain_file=f"{RUNTIME_DIR}/{DRAIN}",

@@ -43,13 +43,24 @@ def choose_ports(
 
 def port_is_free(port: int) -> bool:
     """Whether this user may listen on the port, on every address, and nobody does."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        # As servers do: a connection of the past in TIME_WAIT does not make the port taken.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("0.0.0.0", port))
-        except OSError:
-            return False
+    return _can_bind(socket.AF_INET, "0.0.0.0", port) and (not has_ipv6() or _can_bind(socket.AF_INET6, "::", port))
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has IPv6, at least its loopback address."""
+    return _can_bind(socket.AF_INET6, "::1", 0)
+
+
+def _can_bind(family: socket.AddressFamily, address: str, port: int) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            # As servers do: a connection of the past in TIME_WAIT does not make the port taken.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address, port))
+    except OSError:
+        return False
     return True
 
 

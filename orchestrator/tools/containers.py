@@ -39,10 +39,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One container to run. `memory` includes swap; each of `publish` is podman's ADDRESS:PORT:PORT; `init` reaps
-    children; `command` follows the image's entry point;
-    `socket` is a host path its program listens on, removed before every start; `secrets` are variables and the
-    names of the secrets that hold their values.
+    """One container to run. `memory` includes swap; each of `publish` is podman's ADDRESS:PORT:PORT; `network` is
+    the engine's own unless given, "host" the machine's; `capabilities` are the only ones it has; `init` reaps
+    children; `command` follows the image's entry point; `socket` is a host path its program listens on, removed
+    before every start; `secrets` are variables and the names of the secrets that hold their values.
 
     `restarts` bounds how often a crash is answered with a restart: podman has no backoff, and an unbounded loop
     was measured at eight restarts a second.
@@ -55,6 +55,8 @@ class ContainerSpec:
     cpus: float
     pids: int
     pod: str | None = None
+    network: str | None = None
+    capabilities: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
@@ -104,9 +106,10 @@ def run_container(engine: Engine, spec: ContainerSpec) -> None:
         "--detach",
         *("--pull", "never"),
         *("--name", spec.name),
-        *(("--pod", spec.pod) if spec.pod else ("--network", engine.network)),
+        *(("--pod", spec.pod) if spec.pod else ("--network", spec.network or engine.network)),
         *_labels(spec.labels),
         *HARDENING,
+        *(part for capability in spec.capabilities for part in ("--cap-add", capability)),
         *("--tmpfs", _TMP),
         *("--memory", spec.memory),
         *("--memory-swap", spec.memory),
@@ -129,9 +132,13 @@ def run_container(engine: Engine, spec: ContainerSpec) -> None:
 
 
 def try_container(engine: Engine, image_id: str, command: Sequence[str], mounts: Sequence[Mount]) -> Completed:
-    """Run a hardened container without network to its end, and remove it. Its exit code is the caller's to judge."""
+    """Run a hardened container without network to its end, and remove it. Its exit code is the caller's to judge.
+
+    It may listen on any port.
+    """
     return engine.ask(
         *("run", "--rm", "--pull", "never", "--network", "none", *HARDENING, "--tmpfs", _TMP),
+        *("--sysctl", "net.ipv4.ip_unprivileged_port_start=0"),
         *(part for mount in mounts for part in ("--volume", _volume(mount))),
         image_id,
         *command,

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from orchestrator.deploy.edge import (
 )
 from orchestrator.deploy.edge_certificates import has_new_certificates, runtime_dir
 from orchestrator.deploy.edge_config import config_file
+from orchestrator.deploy.edge_ports import has_ipv6, port_is_free
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site
 from orchestrator.deploy.preflight import check_port
 from orchestrator.deploy.release import deploy_release
@@ -126,6 +127,33 @@ def test_a_domain_is_served_over_tls_and_plain_requests_are_sent_there(edge: Edg
     assert answer.headers["Strict-Transport-Security"] == "max-age=600"
     assert b"<title>one" in answer.read()
     connection.close()
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_it_listens_in_ipv6_where_the_machine_has_it(edge: Edge) -> None:
+    connection = http.client.HTTPConnection("::1", edge.record.http_port, timeout=10)
+    connection.request("GET", "/", headers={"Host": "live.test"})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read() != b"") == (308, True)
+    connection.close()
+
+
+def test_ports_of_the_web_take_one_capability_and_it_gives_it_up_again(edge: Edge) -> None:
+    low = [port for port in range(880, 1000) if port_is_free(port)][:2]
+    engine, moved = edge.bench.engine, edge.record.model_copy(update={"http_port": low[0], "https_port": low[1]})
+    try:
+        assert start_edge(engine, edge.store, moved, emit=quiet).started
+        wait_until_it_answers(replace(edge, record=moved))
+        assert replace(edge, record=moved).get("live.test") == (200, "live")
+        assert capabilities(edge) == "[CAP_NET_BIND_SERVICE]"
+    finally:
+        start_edge(engine, edge.store, edge.record, emit=quiet)
+        wait_until_it_answers(edge)
+    assert capabilities(edge) == "[]"
+
+
+def capabilities(edge: Edge) -> str:
+    return edge.bench.engine.run("inspect", "--format", "{{.EffectiveCaps}}", EDGE_NAME).stdout.strip()
 
 
 def test_unknown_names_are_refused(edge: Edge) -> None:

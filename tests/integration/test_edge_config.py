@@ -17,8 +17,9 @@ from orchestrator.plan import Proxy, WebPlan
 from tests.integration.test_nginx import Answer, free_port, start_nginx
 from tests.integration.test_web_options import serving
 
+ADDRESSES = ("127.0.0.1", "[::1]")
 PLAN = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
-BEHIND = Site(app="behind", domains=("behind.test",), trusted_proxies=("127.0.0.0/8",), flood_limit=20)
+BEHIND = Site(app="behind", domains=("behind.test",), trusted_proxies=("127.0.0.0/8", "::1/128"), flood_limit=20)
 OPEN = Site(app="open", domains=("open.test",), flood_limit=20)
 
 
@@ -27,13 +28,19 @@ class Edge:
     port: int
     directory: Path
 
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+    def connect(self, address: str = "127.0.0.1") -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(address, self.port, timeout=10)
 
     def ask(
-        self, host: str, path: str = "/api/x", method: str = "GET", body: bytes | None = None, **headers: str
+        self,
+        host: str,
+        path: str = "/api/x",
+        method: str = "GET",
+        body: bytes | None = None,
+        address: str = "127.0.0.1",
+        **headers: str,
     ) -> Answer:
-        connection = self.connect()
+        connection = self.connect(address)
         named = {"Host": host, **{name.replace("_", "-"): value for name, value in headers.items()}}
         try:
             connection.request(method, path, body=body, headers=named)
@@ -42,9 +49,9 @@ class Edge:
         finally:
             connection.close()
 
-    def flood(self, count: int, **headers: str) -> list[int]:
+    def flood(self, count: int, *, host: str = "127.0.0.1", **headers: str) -> list[int]:
         """The statuses of `count` requests, as fast as one connection carries them."""
-        connection = self.connect()
+        connection = self.connect(host)
         statuses = []
         for _ in range(count):
             connection.request("GET", "/index.html", headers={"Host": "behind.test", **headers})
@@ -55,24 +62,22 @@ class Edge:
         return statuses
 
 
-def localized(config: str, directory: Path, port: int, socket_path: Path) -> str:
-    """The configuration with the container's paths and ports replaced by this test's."""
-    config = "user root;\n" + config.replace("/tmp/", f"{directory}/edge-tmp-").replace("/dev/stdout", "/dev/null")
+def localized(config: str, directory: Path, socket_path: Path) -> str:
+    """The configuration with the container's paths replaced by this test's."""
+    config = "user root;\n" + config.replace("/tmp/", f"{directory}/edge-tmp-")
+    config = config.replace("/dev/stdout", f"{directory}/access.log").replace("flush=1s", "flush=1ms")
     for app in ("behind", "open"):
         config = config.replace(f"/run/sockets/{app}/current/web.sock", str(socket_path))
-    config = config.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(
-        "listen 8443", f"listen unix:{directory}/s"
-    )
     return config.replace("/run/edge/", f"{directory}/").replace("/srv/acme", f"{directory}/acme")
 
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     site, directory, port = tmp_path_factory.mktemp("s"), tmp_path_factory.mktemp("e"), free_port()
-    record = EdgeRecord(image_id="", http_port=port, https_port=443)
-    config = render_edge_config(record, (BEHIND, OPEN), {}, ("10.9.0.0/24",))
+    record = EdgeRecord(image_id="", http_port=port, https_port=free_port())
+    config = render_edge_config(record, (BEHIND, OPEN), {}, ADDRESSES)
     with serving(site, PLAN):
-        child = start_nginx(directory, "edge", localized(config, directory, port, site / "current/web.sock"))
+        child = start_nginx(directory, "edge", localized(config, directory, site / "current/web.sock"))
         try:
             made = Edge(port, directory)
             deadline = time.monotonic() + 5
@@ -98,7 +103,21 @@ def test_a_page_with_sixty_assets_is_never_limited_and_a_flood_is(edge: Edge) ->
 
 def test_clients_that_cannot_be_told_apart_are_not_limited(edge: Edge) -> None:
     assert set(edge.flood(400)) == {200}
-    assert set(edge.flood(400, **{"X-Forwarded-For": "10.9.0.1"})) == {200}
+    assert set(edge.flood(400, **{"X-Forwarded-For": "::1"})) == {200}
+
+
+def test_a_client_in_ipv6_is_its_network(edge: Edge) -> None:
+    """The requests come over IPv6, and those of one /64 are counted together."""
+    statuses = [
+        status
+        for number in range(8)
+        for status in edge.flood(50, host="::1", **{"X-Forwarded-For": f"2001:db8:7:1::{number}"})
+    ]
+    assert set(statuses) == {200, 429}
+    assert set(edge.flood(61, host="::1", **{"X-Forwarded-For": "2001:db8:7:2::1"})) == {200}
+    asked = edge.ask("open.test", address="::1")
+    assert json.loads(asked.body)["headers"]["X-Forwarded-For"] == "::1"
+    assert '"client":"::1"' in (edge.directory / "access.log").read_text()
 
 
 def test_forwarded_headers_are_believed_from_declared_proxies_only(edge: Edge) -> None:
@@ -158,6 +177,6 @@ def test_while_draining_every_answer_ends_its_connection_and_posts_pass(edge: Ed
 @pytest.mark.parametrize("snippet", ["", "add_header X-A b always;\nclient_max_body_size 1m;"])
 def test_nginx_accepts_sites_of_every_kind(tmp_path: Path, snippet: str) -> None:
     sites = [Site(app=f"a-{number}", domains=(f"{'x' * 60}.a{number}.test",), snippet=snippet) for number in range(40)]
-    config = render_edge_config(EdgeRecord(image_id="", http_port=1, https_port=2), sites, {}, ())
-    (tmp_path / "nginx.conf").write_text(localized(config, tmp_path, free_port(), tmp_path / "web.sock"))
+    config = render_edge_config(EdgeRecord(image_id="", http_port=1, https_port=2), sites, {}, ADDRESSES)
+    (tmp_path / "nginx.conf").write_text(localized(config, tmp_path, tmp_path / "web.sock"))
     subprocess.run(["/usr/sbin/nginx", "-t", "-q", "-e", "stderr", "-c", str(tmp_path / "nginx.conf")], check=True)

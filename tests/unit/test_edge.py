@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.deploy.edge import listening_address
+from orchestrator.deploy.edge import listening_addresses
 from orchestrator.deploy.edge_config import render_edge_config
 from orchestrator.deploy.edge_ports import choose_ports
 from orchestrator.deploy.edge_sites import EdgeRecord, EdgeStore, Site, check_claims, with_site
@@ -38,16 +38,18 @@ def test_the_usual_ports_where_they_are_free(
 @pytest.mark.parametrize(
     ("domains", "address"),
     [
-        ((), "0.0.0.0"),
-        ((("towns.localhost", "localhost"),), "127.0.0.1"),
-        ((("towns.localhost",), ("shop.example.org",)), "0.0.0.0"),
-        ((("evil-localhost",),), "0.0.0.0"),
+        ((), ("0.0.0.0", "[::]")),
+        ((("towns.localhost", "localhost"),), ("127.0.0.1", "[::1]")),
+        ((("towns.localhost",), ("shop.example.org",)), ("0.0.0.0", "[::]")),
+        ((("evil-localhost",),), ("0.0.0.0", "[::]")),
     ],
 )
 def test_names_below_localhost_are_served_on_this_machine_alone(
-    domains: tuple[tuple[str, ...], ...], address: str
+    domains: tuple[tuple[str, ...], ...], address: tuple[str, str]
 ) -> None:
-    assert listening_address([Site(app="a", domains=names) for names in domains]) == address
+    sites = [Site(app="a", domains=names) for names in domains]
+    assert listening_addresses(sites, ipv6=True) == address
+    assert listening_addresses(sites, ipv6=False) == address[:1]
 
 
 def test_the_port_of_the_applications_own_gate_is_left_to_it() -> None:
@@ -85,7 +87,7 @@ def test_sites_are_remembered_and_damaged_ones_passed_over(tmp_path: Path) -> No
 def test_the_configuration_does_not_depend_on_the_order_and_names_no_host() -> None:
     other = Site(app="a", domains=("a.test",))
     both = [with_site((SHOP,), other), with_site((other,), SHOP)]
-    one, two = (render_edge_config(RECORD, sites, {"my-shop": "my-shop.1"}, ()) for sites in both)
+    one, two = (render_edge_config(RECORD, sites, {"my-shop": "my-shop.1"}, ("0.0.0.0",)) for sites in both)
     assert one == two
     assert set(re.findall(r"^\s+server ([^{\s]\S*)", one, re.MULTILINE)) == {
         "unix:/run/sockets/a/current/web.sock",
@@ -96,6 +98,6 @@ def test_the_configuration_does_not_depend_on_the_order_and_names_no_host() -> N
 
 def test_hsts_is_sent_with_tls_only() -> None:
     site = SHOP.model_copy(update={"hsts_seconds": 60})
-    assert "Strict-Transport-Security" not in render_edge_config(RECORD, [site], {}, ())
-    text = render_edge_config(RECORD, [site], {"my-shop": "my-shop.1"}, ())
+    assert "Strict-Transport-Security" not in render_edge_config(RECORD, [site], {}, ("0.0.0.0",))
+    text = render_edge_config(RECORD, [site], {"my-shop": "my-shop.1"}, ("0.0.0.0",))
     assert text.count('Strict-Transport-Security "max-age=60"') == 1 and "includeSubDomains" not in text
