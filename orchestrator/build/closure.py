@@ -1,5 +1,6 @@
 """What a build product needs from the Nix store at run time, and what must not come along."""
 
+import hashlib
 import os
 import re
 from collections import deque
@@ -7,9 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
+
+from orchestrator.files import read_json, write_json
 
 STORE = Path("/nix/store")
+KEPT_CLOSURES = 200
+"""Closures remembered in the cache; a record is a few kilobytes."""
+
 _CHUNK = 1 << 20
 _LONGEST_REFERENCE = 4096
 """Bytes kept from one chunk to the next: more than any store path has (a name has at most 211 characters)."""
@@ -41,6 +47,55 @@ class ClosureQuery(Protocol):
     """`Nix.closure`: the store paths given and all they refer to, directly or not."""
 
     def __call__(self, paths: Sequence[Path], /) -> Sequence[StorePath]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A `StorePath` that was remembered."""
+
+    path: Path
+    references: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedClosures:
+    """A query that asks once: what a store path refers to never changes while it is there.
+
+    An answer holds as long as every member is the very directory or file it was (inode and ctime): one that was
+    collected and made again is asked for again.
+    """
+
+    directory: Path
+    query: ClosureQuery
+
+    def __call__(self, paths: Sequence[Path]) -> Sequence[StorePath]:
+        record = self.directory / f"{hashlib.sha256(' '.join(map(str, sorted(paths))).encode()).hexdigest()}.json"
+        return _recalled(read_json(record)) or self._ask(paths, record)
+
+    def _ask(self, paths: Sequence[Path], record: Path) -> Sequence[StorePath]:
+        members = self.query(paths)
+        write_json(
+            record,
+            [[str(member.path), _identity(member.path), [*map(str, member.references)]] for member in members],
+        )
+        for old in sorted(self.directory.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEPT_CLOSURES]:
+            old.unlink(missing_ok=True)
+        return members
+
+
+def _recalled(record: Any) -> tuple[Member, ...]:
+    """The members on record; none when it is absent or damaged, or a member is not what it was."""
+    try:
+        if any(_identity(path) != identity for path, identity, _ in record):
+            return ()
+        return tuple(Member(Path(path), tuple(map(Path, references))) for path, _, references in record)
+    except (OSError, TypeError, ValueError):
+        return ()
+
+
+def _identity(path: Path | str) -> list[int]:
+    status = os.lstat(path)
+    return [status.st_ino, status.st_ctime_ns]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from orchestrator.errors import ImageError
 from orchestrator.files import no_space_is_an_error, sha256
 from orchestrator.image.layers import Directory, Entry, File, LayerPlan, Link
 
+_CHUNK = 1 << 20
 _FORMAT = "1"
 """Part of every layer's key: raise it when the same plan would give other bytes."""
 
@@ -124,7 +125,7 @@ def measure_layer(layer: LayerPlan) -> Layer:
 
 def send_layer(layer: LayerPlan, file: Sink) -> None:
     """Write a layer's archive to an open file, such as a connection."""
-    _write_archive(layer, _Hashing(file))
+    _write_archive(layer, file)
 
 
 class _Hashing:
@@ -141,41 +142,52 @@ class _Hashing:
         return self._file.write(data)
 
 
-def _write_archive(layer: LayerPlan, sink: _Hashing) -> None:
-    with tarfile.open(  # type: ignore[call-overload]  # typeshed wants IO[bytes]; a stream needs write() alone
-        fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20, copybufsize=1 << 20
-    ) as archive:
-        for entry in final_entries(layer):
-            _add(archive, entry)
+def _write_archive(layer: LayerPlan, sink: Sink) -> None:
+    """Headers are tarfile's; contents go from file to sink in large pieces, which its own writer copies thrice."""
+    size = 0
+    for entry in final_entries(layer):
+        member = _member(entry)
+        header = member.tobuf(tarfile.PAX_FORMAT)
+        sink.write(header)
+        if isinstance(entry, File):
+            _write_content(entry, member.size, sink)
+        size += len(header) + _blocks(member.size)
+    end = 2 * tarfile.BLOCKSIZE
+    sink.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
 
 
-def _add(archive: tarfile.TarFile, entry: Entry) -> None:
+def _member(entry: Entry) -> tarfile.TarInfo:
     member = tarfile.TarInfo(entry.path)
     member.mtime = 1
     match entry:
         case Directory():
             member.type, member.mode = tarfile.DIRTYPE, entry.mode
-            archive.addfile(member)
         case Link():
             member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, entry.target
-            archive.addfile(member)
         case File():
-            member.mode, member.mtime = entry.mode, modified(entry)
-            _add_file(archive, member, entry)
+            member.mode, member.mtime, member.size = entry.mode, modified(entry), _content_size(entry)
         case _:
             assert_never(entry)
+    return member
 
 
-def _add_file(archive: tarfile.TarFile, member: tarfile.TarInfo, entry: File) -> None:
-    if isinstance(entry.source, bytes):
-        member.size = len(entry.source)
-        archive.addfile(member, io.BytesIO(entry.source))
-        return
-    member.size = entry.source.stat().st_size
-    with entry.source.open("rb") as file:
-        try:
-            archive.addfile(member, file)
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise ImageError(f"{entry.source} changed while it was read", hint="run the command again") from error
+def _write_content(entry: File, size: int, sink: Sink) -> None:
+    """`size` bytes, filled up to whole blocks. Raises `ImageError` when the file has become shorter."""
+    with io.BytesIO(entry.source) if isinstance(entry.source, bytes) else entry.source.open("rb") as file:
+        left = size
+        while left:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
+                raise ImageError(f"{entry.path} changed while it was read", hint="run the command again")
+            sink.write(chunk)
+            left -= len(chunk)
+    sink.write(bytes(_blocks(size) - size))
+
+
+def _content_size(file: File) -> int:
+    return len(file.source) if isinstance(file.source, bytes) else file.source.stat().st_size
+
+
+def _blocks(size: int) -> int:
+    """`size` rounded up to what an archive counts in."""
+    return size + -size % tarfile.BLOCKSIZE

@@ -1,13 +1,20 @@
 """Build results become images: decide the layers, check what is in them, store them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from orchestrator.build.closure import STORE, Closure, ClosureQuery, runtime_closure
+from orchestrator.build.closure import (
+    STORE,
+    Closure,
+    ClosureQuery,
+    RememberedClosures,
+    StorePath,
+    runtime_closure,
+)
 from orchestrator.build.disk import remember_images
 from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError, UsageError
@@ -60,7 +67,7 @@ def assemble_images(
     full, `Interrupted` on a stop; an image is stored whole or not at all.
     """
     products = find_products(plan, results)
-    closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
+    closure = _closures(settings, cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
     images = tuple(_assemble(image, needs, workshop, settings) for image, needs in plan_images(plan, products, closure))
     remember_images(settings.cache_dir, settings.name, _own_bytes(images))
@@ -74,7 +81,7 @@ def write_contexts(
 
     Raises `UsageError` for an unknown service, `DiskError` when the file system is full.
     """
-    closure = partial(query_closure, open_nix(cancel=cancel), cancel=cancel)
+    closure = _closures(settings, cancel)
     images = {image.service: image for image, _ in plan_images(plan, find_products(plan, results), closure)}
     unknown = ", ".join(sorted(set(services) - images.keys()))
     if unknown:
@@ -85,6 +92,15 @@ def write_contexts(
             write_context(images[service], context)
             contexts[service] = context
     return contexts
+
+
+def _closures(settings: Settings, cancel: Cancel) -> ClosureQuery:
+    """Nix is looked for and asked only about what is not remembered."""
+
+    def ask(paths: Sequence[Path]) -> Sequence[StorePath]:
+        return query_closure(open_nix(cancel=cancel), paths, cancel=cancel)
+
+    return RememberedClosures(settings.cache_dir / "closures", ask)
 
 
 def _own_bytes(images: tuple[Image, ...]) -> int:

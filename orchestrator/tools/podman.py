@@ -1,12 +1,13 @@
 """podman: the container engine, with storage, networks and configuration of its own."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import DiskError, MachineError, OrchestratorError
-from orchestrator.files import says_no_space
+from orchestrator.files import read_json, says_no_space
 from orchestrator.process import Cancel, Completed, ProcessError, base_environment, require, run
 from orchestrator.tools.engine_config import (
     PACKAGES,
@@ -22,6 +23,9 @@ from orchestrator.tools.engine_config import (
 
 TIMEOUT = 120.0
 """Seconds one call of the engine may take; stopping a container waits longer where it says so."""
+
+
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class EngineError(MachineError):
@@ -97,7 +101,14 @@ class Engine:
         return run(self.argv(*args), env=self.environment, timeout=TIMEOUT, check=False, cancel=self.cancel)
 
     def image_exists(self, image_id: str) -> bool:
-        """Whether the storage holds this image id (or name)."""
+        """Whether the storage holds this image id (or name).
+
+        Ids are looked up in the storage's own list (`images.json`, replaced atomically: containers/storage), which
+        is a hundred times quicker than starting the engine; where it cannot be read the engine is asked.
+        """
+        listed = _stored_ids(self.root / f"{self.driver}-images" / "images.json")
+        if listed is not None and _IMAGE_ID.fullmatch(image_id):
+            return image_id in listed
         return self.ask("image", "exists", image_id).returncode == 0
 
     def tag_image(self, image_id: str, name: str) -> None:
@@ -197,6 +208,14 @@ def _with_working_driver(engine: Engine, dirs: EngineDirs) -> Engine:
             return candidate
         problems += answer.stderr.strip().splitlines()[-1:]
     raise EngineError("podman cannot store images here", details=problems, hint="run: orchestrator doctor")
+
+
+def _stored_ids(path: Path) -> frozenset[str] | None:
+    """The ids in a storage's list of images; None when there is none we understand."""
+    try:
+        return frozenset(image["id"] for image in read_json(path))
+    except (TypeError, KeyError):
+        return None
 
 
 def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:

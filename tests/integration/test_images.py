@@ -15,6 +15,7 @@ import pytest
 from orchestrator import process
 from orchestrator.errors import DiskError, ImageError, Interrupted
 from orchestrator.files import remove_tree
+from orchestrator.image import archive as layer_archive
 from orchestrator.image.layers import Directory, File, ImageConfig, ImagePlan, Link, arrange_layers
 from orchestrator.image.storage import Image, Workshop, _no_leftovers, build_dockerfile, store_layout
 from orchestrator.process import Cancel
@@ -286,13 +287,13 @@ def test_an_image_that_fails_its_check_is_not_stored(tmp_path: Path, workshop: W
 
 def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path, workshop: Workshop, monkeypatch) -> None:
     sources = make_sources(tmp_path / "sources")
-    honest = tarfile.TarFile.addfile
+    honest = layer_archive._write_content
 
-    def meddling(self: tarfile.TarFile, member: tarfile.TarInfo, source=None) -> None:
-        honest(self, member, source)
+    def meddling(entry: File, size: int, sink: layer_archive.Sink) -> None:
+        honest(entry, size, sink)
         (sources / "program").write_bytes(b"PROGRAM" * 500)
 
-    monkeypatch.setattr(tarfile.TarFile, "addfile", meddling)
+    monkeypatch.setattr(layer_archive, "_write_content", meddling)
     with pytest.raises(ImageError, match="application layer changed while"):
         store_layout(plan_of(sources), workshop, check=nothing)
 

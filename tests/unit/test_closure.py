@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.build import closure as module
-from orchestrator.build.closure import Closure, find_programs, runtime_closure, scan_references
+from orchestrator.build.closure import (
+    Closure,
+    RememberedClosures,
+    StorePath,
+    find_programs,
+    runtime_closure,
+    scan_references,
+)
 
 HASHES = st.text("0123456789abcdfghijklmnpqrsvwxyz", min_size=32, max_size=32)
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
@@ -170,3 +177,43 @@ def test_other_programs_are_fine(name: str) -> None:
 def test_a_program_is_found_with_its_store_path() -> None:
     gcc = chained().paths[2]
     assert list(find_programs([f"{gcc}/bin/gcc"], chained())) == [(f"{gcc}/bin/gcc", gcc)]
+
+
+def told(members: Sequence[StorePath]) -> list[tuple[Path, tuple[Path, ...]]]:
+    return [(member.path, tuple(member.references)) for member in members]
+
+
+def test_a_closure_is_asked_for_once_and_again_when_a_member_was_made_anew(tmp_path: Path) -> None:
+    nginx, libc = tmp_path / "nginx", tmp_path / "libc"
+    for path in (nginx, libc):
+        path.mkdir()
+    members = (Member(libc, ()), Member(nginx, (libc,)))
+    asked: list[Sequence[Path]] = []
+
+    def query(paths: Sequence[Path]) -> Sequence[Member]:
+        asked.append(paths)
+        return members
+
+    closures = RememberedClosures(tmp_path / "closures", query)
+    assert [told(closures([nginx])) for _ in range(3)] == [told(members)] * 3
+    assert len(asked) == 1
+    libc.rename(tmp_path / "collected")
+    libc.mkdir()
+    assert told(closures([nginx])) == told(members)
+    assert len(asked) == 2, "the same name, another directory"
+    assert told(closures([nginx])) == told(members)
+    assert len(asked) == 2
+    (record,) = (tmp_path / "closures").iterdir()
+    for damage in ("", "{}", "[]", "[[1, 2]]", "null", '[["/gone", [1, 2], []]]'):
+        record.write_text(damage)
+        assert told(closures([nginx])) == told(members)
+    assert len(asked) == 8
+
+
+def test_old_closures_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_CLOSURES", 2)
+    closures = RememberedClosures(tmp_path / "closures", lambda paths: [Member(path, ()) for path in paths])
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        closures([tmp_path / name])
+    assert len(list((tmp_path / "closures").iterdir())) == 2

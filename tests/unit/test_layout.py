@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import DiskError, ImageError
+from orchestrator.image import archive
 from orchestrator.image.archive import Layer, compress, layer_key, modified, write_layer
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, LayerPlan, Link, arrange_layers
 from orchestrator.image.layout import (
@@ -177,7 +178,7 @@ def test_a_full_disk_is_a_disk_error_and_leaves_nothing(tmp_path: Path, monkeypa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    monkeypatch.setattr(archive, "_write_content", full)
     with pytest.raises(DiskError, match="no space left"):
         write_layer(layer_of(File("a", b"x")), tmp_path)
     assert list(tmp_path.iterdir()) == []

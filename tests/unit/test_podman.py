@@ -224,3 +224,28 @@ def test_images_are_listed_by_label_under_the_names_they_have(engine: Engine, mo
     calls = recorded(monkeypatch, "abc localhost/a:1\nabc localhost/b:2\ndef <none>:<none>\n")
     assert engine.image_names("k=v") == ("localhost/a:1", "localhost/b:2", "def")
     assert "label=k=v" in calls[0]["argv"]  # type: ignore[operator]
+
+
+def test_an_image_is_looked_up_in_the_storage_and_the_engine_asked_only_where_that_tells_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def ask(_self: Engine, *args: str) -> Completed:
+        asked.append(args)
+        return Completed(args, 0, "", "")
+
+    monkeypatch.setattr(Engine, "ask", ask)
+    listed = engine.root / "overlay-images" / "images.json"
+    listed.parent.mkdir(parents=True)
+    listed.write_text(json.dumps([{"id": "a" * 64, "names": ["localhost/x:1"]}]))
+    assert engine.image_exists("a" * 64)
+    assert not engine.image_exists("b" * 64)
+    assert not asked
+    assert engine.image_exists("localhost/x:1"), "names are the engine's to understand"
+    for damaged in ("", "{", '[{"name": "x"}]', "{}x", "[1]"):
+        listed.write_text(damaged)
+        assert engine.image_exists("b" * 64)
+    listed.unlink()
+    assert engine.image_exists("b" * 64)
+    assert len(asked) == 7
