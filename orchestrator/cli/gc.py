@@ -8,7 +8,9 @@ from orchestrator.cli.run import print_json, print_result, running, state_dir
 
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option("--keep-bytes", metavar="SIZE", help="Cached builds to keep, such as 500m.  [default: 5g]")
+@click.option(
+    "--keep-bytes", metavar="SIZE", help="Cached builds and compressed layers to keep, such as 500m.  [default: 5g]"
+)
 @click.option(
     "--keep-releases",
     type=click.IntRange(min=1),
@@ -17,7 +19,7 @@ from orchestrator.cli.run import print_json, print_result, running, state_dir
 )
 @output_options
 def gc(dry_run: bool, keep_bytes: str | None, keep_releases: int | None, as_json: bool, verbosity: str | None) -> None:
-    """Remove images no release uses and the oldest cached builds.
+    """Remove images no release uses, the oldest cached builds and the compressed layers of pushes.
 
     \b
     Examples:

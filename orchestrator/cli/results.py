@@ -234,7 +234,7 @@ class DockerfilesResult(_Model):
 class GarbageResult(_Model):
     """`size` in bytes; an image's counts layers it shares with others."""
 
-    kind: Literal["release", "image", "artifact", "toolchain", "log", "check"]
+    kind: Literal["release", "image", "artifact", "toolchain", "layer", "log", "check"]
     name: str
     size: int
     reason: str

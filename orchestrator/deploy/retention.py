@@ -6,7 +6,7 @@ alone, and so is all that a recorded release needs: each of them is a promised r
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,11 @@ from orchestrator.deploy.state import AppStore, list_apps
 from orchestrator.errors import BusyError
 from orchestrator.events import Emit, Note
 from orchestrator.files import locked, remove_tree, tree_size
+from orchestrator.image.packing import packed_files, packed_lock
 from orchestrator.tools.images import StoredImage, list_images, used_images
 from orchestrator.tools.podman import Engine
 
-Kind = Literal["release", "image", "artifact", "toolchain", "log", "check"]
+Kind = Literal["release", "image", "artifact", "toolchain", "layer", "log", "check"]
 SETTLED_SECONDS = 900.0
 """A cache entry younger than this may belong to a build that has not become an image yet."""
 
@@ -56,10 +57,11 @@ def collect_garbage(
     images = list_images(engine, APP)
     apps = {*list_apps(state_dir), *(image.labels[APP] for image in images)}
     with ExitStack() as stack:
-        idle = [app for app in sorted(apps) if _lock(stack, state_dir, app, emit)]
+        idle = [app for app in sorted(apps) if _free(stack, locked_app(state_dir, app), app, emit)]
+        still = _free(stack, packed_lock(cache_dir), "the cache of compressed layers", emit)
         found = (
             *(item for app in idle for item in _of_app(AppStore(state_dir, app), images, engine, keep_releases)),
-            *_old_entries(cache_dir, keep_bytes, before=clock() - SETTLED_SECONDS),
+            *_old_entries(cache_dir, keep_bytes, layers=still, before=clock() - SETTLED_SECONDS),
             *_orphaned_logs(cache_dir, apps),
             *_checks(cache_dir),
         )
@@ -68,11 +70,11 @@ def collect_garbage(
     return found
 
 
-def _lock(stack: ExitStack, state_dir: Path, app: str, emit: Emit) -> bool:
+def _free(stack: ExitStack, lock: AbstractContextManager[object], name: str, emit: Emit) -> bool:
     try:
-        stack.enter_context(locked_app(state_dir, app))
+        stack.enter_context(lock)
     except BusyError:
-        emit(Note(f"{app} is being worked on and is left alone", level="warning"))
+        emit(Note(f"{name} is being worked on and is left alone", level="warning"))
         return False
     return True
 
@@ -95,8 +97,9 @@ def _of_app(
                 yield Garbage("image", name, image.size, "no release uses it", partial(engine.remove_image, name))
 
 
-def _old_entries(cache_dir: Path, keep_bytes: int, *, before: float) -> Iterator[Garbage]:
-    """Artifacts and dev shells beyond `keep_bytes`, those not used for longest; the newest of each kind stays."""
+def _old_entries(cache_dir: Path, keep_bytes: int, *, layers: bool, before: float) -> Iterator[Garbage]:
+    """What is beyond `keep_bytes`, not used for longest first: artifacts and dev shells, of which the newest of each
+    kind stays, and with `layers` compressed layers, which a push makes again."""
     groups: list[tuple[Kind, Path]] = [("toolchain", cache_dir / "toolchains")]
     groups += [("artifact", service) for service in sorted(cache_dir.glob("artifacts/*/*"))]
     aged: list[tuple[float, Kind, Path]] = []
@@ -105,6 +108,7 @@ def _old_entries(cache_dir: Path, keep_bytes: int, *, before: float) -> Iterator
         newest, *others = sorted(_dated(directory), reverse=True) or [(0.0, directory)]
         kept += tree_size(newest[1])
         aged += [(used, kind, path) for used, path in others]
+    aged += [(path.stat().st_mtime, "layer", path) for path in packed_files(cache_dir) if layers]
     for used, kind, path in sorted(aged, reverse=True):
         size = tree_size(path)
         kept += size

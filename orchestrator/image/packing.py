@@ -9,7 +9,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, assert_never
@@ -94,7 +94,7 @@ def open_packed_layers(cache_dir: Path, compression: Compression) -> PackedLayer
     version = zlib.ZLIB_RUNTIME_VERSION if compression == "gzip" else zstd.version()
     level = _GZIP_LEVEL if compression == "gzip" else zstd.LEVEL
     key = hashlib.sha256(f"{version} {level}".encode()).hexdigest()[:12]
-    directory = cache_dir / "packed" / f"{compression}-{key}"
+    directory = _room(cache_dir) / f"{compression}-{key}"
     directory.mkdir(parents=True, exist_ok=True)
     return PackedLayers(directory, compression)
 
@@ -113,18 +113,35 @@ def gzip_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
 @contextmanager
 def packing(cache_dir: Path) -> Iterator[None]:
     """Only one process adds to the cache at a time; when it is done the layers used longest ago make room."""
-    with locked(cache_dir / "packed" / "lock", holder="compressing layers", wait_seconds=_LOCK_SECONDS):
+    with packed_lock(cache_dir, wait_seconds=_LOCK_SECONDS):
         yield
         trim_packed_layers(cache_dir)
 
 
+def packed_lock(cache_dir: Path, *, wait_seconds: float = 0) -> AbstractContextManager[None]:
+    """Keeps others from adding to the cache and removing from it.
+
+    Raises `BusyError` when another process is at it for longer than `wait_seconds`.
+    """
+    return locked(_room(cache_dir) / "lock", holder="compressing layers", wait_seconds=wait_seconds)
+
+
+def packed_files(cache_dir: Path) -> tuple[Path, ...]:
+    """The compressed layers of all compressors, the one used last first."""
+    files = [path for path in _room(cache_dir).glob("*/*.*.*") if path.is_file()]
+    return tuple(sorted(files, key=lambda path: path.stat().st_mtime, reverse=True))
+
+
 def trim_packed_layers(cache_dir: Path, *, keep: int = KEPT_BYTES) -> None:
     """Remove the compressed layers used longest ago until at most `keep` bytes are left, of all compressors."""
-    files = [path for path in (cache_dir / "packed").glob("*/*.*.*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in packed_files(cache_dir):
         keep -= path.stat().st_size
         if keep < 0:
             path.unlink(missing_ok=True)
+
+
+def _room(cache_dir: Path) -> Path:
+    return cache_dir / "packed"
 
 
 def _hex(digest: str) -> str:

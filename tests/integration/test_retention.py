@@ -14,6 +14,7 @@ from orchestrator.deploy.lock import locked_app
 from orchestrator.deploy.retention import Garbage, collect_garbage
 from orchestrator.deploy.state import AppStore, ImageRecord, ReleaseRecord
 from orchestrator.events import Event, Note
+from orchestrator.image.packing import packed_lock
 from orchestrator.image.storage import Image, Workshop
 from orchestrator.process import Cancel
 from orchestrator.settings import Health, Limits
@@ -149,3 +150,24 @@ def test_the_cache_keeps_the_newest_and_what_the_budget_allows(tmp_path: Path, e
         ("check", "check/app"),
     ]
     assert sorted(path.name for path in artifacts.iterdir()) == ["2", "3"]
+
+
+def test_compressed_layers_count_as_cache_and_are_left_alone_during_a_push(tmp_path: Path, engine: Engine) -> None:
+    packed = tmp_path / "cache/packed/gzip-0123"
+    packed.mkdir(parents=True)
+    for number in range(4):
+        path = packed / f"{number}.digest.400"
+        path.write_bytes(bytes(400))
+        os.utime(path, (1_000_000 + number, 1_000_000 + number))
+    events: list[Event] = []
+    with packed_lock(tmp_path / "cache"):
+        assert collect(tmp_path, engine, events=events) == ()
+    assert len(events) == 1
+    shown = collect(tmp_path, engine, dry_run=True)
+    assert [(item.kind, item.name, item.size) for item in shown] == [
+        ("layer", "packed/gzip-0123/1.digest.400", 400),
+        ("layer", "packed/gzip-0123/0.digest.400", 400),
+    ]
+    assert len(list(packed.iterdir())) == 4
+    assert [item.name for item in collect(tmp_path, engine)] == [item.name for item in shown]
+    assert sorted(path.name[0] for path in packed.iterdir()) == ["2", "3"]
