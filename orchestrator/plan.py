@@ -8,7 +8,7 @@ from orchestrator.detect.backend import Backend
 from orchestrator.detect.frontend import ApiVariable, Frontend
 from orchestrator.errors import ProjectError, UsageError
 from orchestrator.project import Project
-from orchestrator.settings import Settings, Web
+from orchestrator.settings import Layout, Settings, Web
 
 Kind = Literal["frontend", "backend"]
 HIGHEST_PORT = 65_535
@@ -106,12 +106,13 @@ class BackendPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One application: what is built, what is served, what runs."""
+    """One application: what is built, what is served, what runs; with `layout` "single" all of it in one container."""
 
     app: str
     builds: tuple[BuildPlan, ...]
     web: WebPlan
     backend: BackendPlan | None
+    layout: Layout = "pod"
 
 
 def make_plan(settings: Settings, project: Project) -> Plan:
@@ -126,6 +127,7 @@ def make_plan(settings: Settings, project: Project) -> Plan:
         builds=tuple(builds),
         web=_plan_web(settings, project),
         backend=_plan_backend_run(settings, project.backend) if project.backend else None,
+        layout=settings.layout,
     )
 
 

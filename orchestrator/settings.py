@@ -24,6 +24,7 @@ _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0
 Toolchain = Literal["auto", "flake", "host"]
 Assembler = Literal["oci", "buildah", "podman"]
 Preset = Literal["DEV", "PRO"]
+Layout = Literal["pod", "single"]
 
 
 class _Model(BaseModel):
@@ -164,6 +165,7 @@ class Settings(_Model):
     name: str = Field(description="the application's name: lower-case letters, digits and dashes, at most 63")
     monorepo: Path = Field(Path(), description="the monorepo's directory")
     domains: tuple[str, ...] = Field((), description="names the application is served under")
+    layout: Layout = Field("pod", description="a container for each service, or one image and container for all")
     port: int = Field(8080, ge=1, le=65535, description="port on 127.0.0.1 the application is published on")
     frontend_dir: str | None = Field(None, description="the frontend's directory, relative to the monorepo")
     backend_dir: str | None = Field(None, description="the backend's directory, relative to the monorepo")

@@ -17,13 +17,13 @@ from orchestrator.build.jobserver import Jobserver
 from orchestrator.build.registries import read_user_config
 from orchestrator.build.service import ServiceBuild, Site, build_service, find_built, phase, write_lock_file
 from orchestrator.build.snapshot import Snapshot, take_snapshot
-from orchestrator.build.toolchain import open_toolchain, web_server
+from orchestrator.build.toolchain import init_program, open_toolchain, web_server
 from orchestrator.build.trace import Trace
 from orchestrator.errors import BuildError, DiskError, Interrupted
 from orchestrator.events import Emit, Note
 from orchestrator.plan import BuildPlan, Plan
 from orchestrator.process import Cancel
-from orchestrator.settings import Settings
+from orchestrator.settings import Layout, Settings
 from orchestrator.tools import sandbox
 
 _WEB = "web"
@@ -35,6 +35,8 @@ _NO_HOMES = frozenset({Path("/"), Path("/nonexistent"), Path("/var/empty")})
 class BuildResults:
     """What the builds gave. `toolchain` is "flake" or "host"; `web_server` is nginx's path in the Nix store.
 
+    `init` is that of the first process of an image for one container, None in the other layout.
+
     `toolchain_key` changes whenever the dev shell does, `sources` whenever a file the builds see does (hexadecimal).
     """
 
@@ -45,6 +47,7 @@ class BuildResults:
     web_server: Path
     toolchain_key: str
     sources: str
+    init: Path | None = None
 
 
 def run_builds(
@@ -77,7 +80,7 @@ def run_builds(
             settings, project_root, plan, emit, stop, recorder, jobserver, environ, clock, place or settings.cache_dir
         )
         site = _prepare(run)
-        services, nginx = _build_all(run, site, cancel)
+        services, (nginx, init) = _build_all(run, site, cancel)
     return BuildResults(
         toolchain=site.toolchain.kind,
         toolchain_reason=site.toolchain.reason,
@@ -86,6 +89,7 @@ def run_builds(
         web_server=nginx,
         toolchain_key=site.toolchain.key,
         sources=site.snapshot.digest,
+        init=init,
     )
 
 
@@ -185,25 +189,30 @@ def _with_written_locks(run: _Run, site: Site) -> Site:
     return fresh
 
 
-def _build_all(run: _Run, site: Site, asked: Cancel) -> tuple[tuple[ServiceBuild, ...], Path]:
-    """Every service and the web server. The first failure stops the rest, unless `keep_going`."""
+def _build_all(run: _Run, site: Site, asked: Cancel) -> tuple[tuple[ServiceBuild, ...], tuple[Path, Path | None]]:
+    """Every service, and the programs of ours. The first failure stops the rest, unless `keep_going`."""
     builds = run.plan.builds
     with ThreadPoolExecutor(max_workers=1 if run.settings.serial else len(builds) + 1) as pool:
         try:
             services = [pool.submit(build_service, site, build) for build in builds]
-            nginx = pool.submit(_web_server, site)
-            _wait([*services, nginx], run)
+            ours = pool.submit(_our_programs, site, run.plan.layout)
+            _wait([*services, ours], run)
         except BaseException:
             run.cancel.request()
             raise
     asked.check()
-    _raise_first([*services, nginx])
-    return tuple(service.result() for service in services), nginx.result()
+    _raise_first([*services, ours])
+    return tuple(service.result() for service in services), ours.result()
 
 
-def _web_server(site: Site) -> Path:
+def _our_programs(site: Site, layout: Layout) -> tuple[Path, Path | None]:
+    """The store paths of nginx and, where it is needed, of the first process of a container with several services."""
     with phase(site, _WEB, "web server"):
-        return web_server(site.toolchain, cancel=site.cancel)
+        nginx = web_server(site.toolchain, cancel=site.cancel)
+    if layout == "pod":
+        return nginx, None
+    with phase(site, _WEB, "init"):
+        return nginx, init_program(site.toolchain, cancel=site.cancel)
 
 
 def _wait(futures: Sequence[Future[Any]], run: _Run) -> None:

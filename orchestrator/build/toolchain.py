@@ -112,6 +112,20 @@ def web_server(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:
     return nix.build(toolchain.nix, f"{toolchain.nixpkgs}#nginx", out_link=link, cancel=cancel)
 
 
+def init_program(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:
+    """The store path of the first process of an image for one container, compiled by the toolchain's own package set.
+
+    Raises `ToolchainError` when the set has no C compiler.
+    """
+    source = resource("nix") / "init"
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.iterdir()))).hexdigest()
+    link = toolchain.home / f"init-{digest[:16]}"
+    if link.exists():
+        return link.resolve()
+    expression = nix.call_package(toolchain.nixpkgs, source)
+    return nix.build(toolchain.nix, expression, is_expression=True, out_link=link, cancel=cancel)
+
+
 def nix_argv(arguments: tuple[str, ...], *, cache_dir: Path) -> tuple[list[str], dict[str, str]]:
     """The argv and environment of `nix ARGUMENTS` as the orchestrator calls it.
 

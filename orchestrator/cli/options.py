@@ -26,6 +26,11 @@ def project_options(command: Decorated) -> Decorated:
             click.option(
                 "--strip-prefix", is_flag=True, default=None, help="Take the prefix away before the backend sees it."
             ),
+            click.option(
+                "--layout",
+                type=click.Choice(["pod", "single"]),
+                help="A container for each service, or one image and container for all.  [default: pod]",
+            ),
             click.option("--frontend-build", metavar="COMMAND", help="Build the frontend with this instead."),
             click.option("--backend-build", metavar="COMMAND", help="Build the backend with this instead."),
             click.option("--only", multiple=True, metavar="SERVICE", help="Take this service and no other."),

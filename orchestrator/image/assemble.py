@@ -24,11 +24,14 @@ from orchestrator.image.checks import check_image
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.explain import remember_contents
 from orchestrator.image.layers import ImagePlan
-from orchestrator.image.nginx import render_web_config
+from orchestrator.image.nginx import PUBLIC_PORT, render_web_config
 from orchestrator.image.services import (
+    SINGLE,
     STORE_LAYERS,
+    SingleParts,
     plan_backend_image,
     plan_gate_image,
+    plan_single_image,
     plan_web_image,
     share_store_paths,
 )
@@ -45,11 +48,15 @@ __all__ = ["Image", "Products", "assemble_images", "plan_images"]
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """What the builds left on this machine: nginx's store path, the site's directory, the backend's executable."""
+    """What the builds left on this machine: nginx's store path, the site's directory, the backend's executable.
+
+    `init` is the store path of the first process of an image for one container.
+    """
 
     web_server: Path
     site: Path | None
     program: Path | None
+    init: Path | None = None
 
 
 def assemble_images(
@@ -61,7 +68,9 @@ def assemble_images(
     emit: Emit,
     cancel: Cancel,
 ) -> tuple[Image, ...]:
-    """The application's images ("web", "gate", and the backend's), in the engine's storage when this returns.
+    """The application's images, in the engine's storage when this returns: "web", "gate", and the backend's.
+
+    With the layout for one container they are "single" and "gate".
 
     Raises `ImageError` when one would not work or holds what must not be in it, `DiskError` when a file system is
     full, `Interrupted` on a stop; an image is stored whole or not at all.
@@ -116,6 +125,7 @@ def find_products(plan: Plan, results: BuildResults) -> Products:
         web_server=results.web_server,
         site=artifacts[plan.web.static] if plan.web.static else None,
         program=artifacts[plan.backend.service] if plan.backend else None,
+        init=results.init,
     )
 
 
@@ -123,6 +133,8 @@ def plan_images(
     plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
     """Each image of the application with the closure it is made from. Raises `ImageError`."""
+    if plan.layout == "single":
+        return _plan_single_images(plan, products, closure, store=store)
     server = _store_path(products.web_server, store)
     web = runtime_closure("web", [server], closure, store=store)
     backend = runtime_closure("backend", [products.program], closure, store=store) if products.program else None
@@ -148,11 +160,36 @@ def plan_images(
     return tuple(images)
 
 
+def _plan_single_images(
+    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path
+) -> tuple[tuple[ImagePlan, Closure], ...]:
+    """The one image of everything, and the gate of this machine, which shares nginx with it."""
+    assert products.init is not None
+    server, init = _store_path(products.web_server, store), _store_path(products.init, store)
+    made = [products.program] if products.program else []
+    nginx = runtime_closure("gate", [server], closure, store=store)
+    whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store)
+    gate_share, share = share_store_paths(nginx, whole)
+    html = _html_files(products.site)
+    parts = SingleParts(
+        server=server,
+        init=init,
+        config=render_web_config(plan.web, html=html, port=PUBLIC_PORT),
+        socket_config=render_web_config(plan.web, html=html),
+        site=products.site,
+        program=products.program,
+        port=plan.backend.port if plan.backend else None,
+        source_maps=bool(plan.web.options.source_maps),
+    )
+    single = plan_single_image(plan.app, parts, share)
+    return (single, whole), (plan_gate_image(plan.app, server, gate_share), nginx)
+
+
 def _store_path(path: Path, store: Path) -> Path:
     """The member of the store that `path` is, leads to, or is inside of."""
     resolved = path.resolve()
     if store not in resolved.parents:
-        raise ImageError(f"the web server {path} is not in {store}", hint="it must come from the package set")
+        raise ImageError(f"{path} is not in {store}", hint="it must come from the package set")
     return store / resolved.relative_to(store).parts[0]
 
 

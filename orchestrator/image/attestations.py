@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from orchestrator.build.runner import BuildResults
@@ -11,6 +12,7 @@ from orchestrator.files import sha256
 from orchestrator.image.layout import canonical
 from orchestrator.image.provenance import Origin, make_statement
 from orchestrator.image.sbom import Contents, DebianPackage, Origins, StorePackage, make_sbom
+from orchestrator.image.services import SINGLE
 from orchestrator.image.storage import ARCHITECTURES, Image
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
@@ -20,7 +22,7 @@ from orchestrator.tools.hostcopies import LIBRARIES
 
 _PARAMETERS = frozenset(
     {"name", "frontend_dir", "backend_dir", "backend_bin", "frontend_build", "backend_build", "api_prefix", "api_base"}
-    | {"only", "skip", "toolchain", "assembler"}
+    | {"only", "skip", "toolchain", "assembler", "layout"}
 )
 """The settings an image depends on. None of them holds a secret."""
 
@@ -91,13 +93,15 @@ def _distribution() -> str:
 
 def _contents(plan: Plan, results: BuildResults, image: Image) -> Contents:
     built = {service.service: service.components for service in results.services}
-    source = plan.web.static if image.service == "web" else image.service
+    sources = {"web": (plan.web.static,), SINGLE: tuple(built)}.get(image.service, (image.service,))
+    found = [built.get(source, ()) if source else () for source in sources]
+    known = [components for components in found if components is not None]
     return Contents(
         app=plan.app,
         service=image.service,
         image_id=image.image_id,
         store_paths=image.store_paths,
-        components=built.get(source, ()) if source else (),
+        components=tuple(chain.from_iterable(known)) if len(known) == len(found) else None,
     )
 
 

@@ -40,6 +40,7 @@ def render_dockerfile(plan: ImagePlan) -> str:
         ports=config.ports,
         stop_signal=config.stop_signal,
         entrypoint=list(config.entrypoint),
+        command=list(config.command),
         directories=[name for name, _ in layer_directories(plan)],
     )
 

@@ -56,10 +56,14 @@ class LayerPlan:
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """How a container of the image starts. `ports` are documentation; `environment` holds no secret, ever."""
+    """How a container of the image starts. `ports` are documentation; `environment` holds no secret, ever.
+
+    `command` follows the entry point unless a container is given another one.
+    """
 
     entrypoint: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
+    command: tuple[str, ...] = ()
     user: str = USER
     environment: tuple[tuple[str, str], ...] = ()
     ports: tuple[int, ...] = ()

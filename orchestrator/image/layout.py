@@ -114,6 +114,8 @@ def _config_section(plan: ImagePlan) -> dict[str, Any]:
         "User": config.user,
         "WorkingDir": "/",
     }
+    if config.command:
+        section["Cmd"] = list(config.command)
     if config.environment:
         section["Env"] = [f"{name}={value}" for name, value in config.environment]
     if config.ports:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 CONFIG_PATH = "/etc/nginx/nginx.conf"
 """Where the rendered configuration belongs in the image, beside the nginx package's mime.types."""
 
+SOCKET_CONFIG_PATH = "/etc/nginx/socket.conf"
+"""Where that for releases of ours is in an image that can also run alone, listening on `PUBLIC_PORT`."""
+
+PUBLIC_PORT = 8080
+"""Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
+
 DOCUMENT_ROOT = "/srv/www"
 """Where the frontend's files belong in the image."""
 
@@ -52,8 +58,8 @@ HASHED_NAME = (
 _SCRIPT_TYPES = frozenset({"", "module", "importmap", "speculationrules", "text/javascript", "application/javascript"})
 
 
-def render_web_config(web: "WebPlan", *, html: Mapping[str, bytes]) -> str:
-    """The text of nginx.conf(5) for one release's web server.
+def render_web_config(web: "WebPlan", *, html: Mapping[str, bytes], port: int | None = None) -> str:
+    """The text of nginx.conf(5) for one release's web server, on its socket or, for one that stands alone, on `port`.
 
     `html` holds the built HTML files by path relative to the document root: their inline scripts are the only
     ones browsers may run.
@@ -69,6 +75,8 @@ def render_web_config(web: "WebPlan", *, html: Mapping[str, bytes]) -> str:
             spa=web.spa,
             socket=f"{SOCKET_DIR}/{SOCKET_NAME}",
             status_socket=f"{SOCKET_DIR}/{STATUS_SOCKET_NAME}",
+            port=port,
+            trusted_proxies=web.options.trusted_proxies,
             document_root=DOCUMENT_ROOT,
             earlier_root=EARLIER_ROOT,
             body_limit=web.options.body_size,

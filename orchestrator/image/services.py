@@ -8,10 +8,23 @@ from orchestrator.build.closure import STORE, Closure
 from orchestrator.errors import ImageError
 from orchestrator.image.contents import read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, Link, arrange_layers
-from orchestrator.image.nginx import COMMAND, CONFIG_PATH, DOCUMENT_ROOT, SOCKET_DIR
+from orchestrator.image.nginx import (
+    COMMAND,
+    CONFIG_PATH,
+    DOCUMENT_ROOT,
+    PUBLIC_PORT,
+    SOCKET_CONFIG_PATH,
+    SOCKET_DIR,
+)
 
 APP_LABEL = "io.orchestrator.app"
 SERVICE_LABEL = "io.orchestrator.service"
+
+SINGLE = "single"
+"""The service of an image that holds nginx and the backend both."""
+
+STOP_SECONDS = {"web": 35, "backend": 10}
+"""How long each has to end in such a container: nginx cuts off what is in flight itself after 30 s."""
 
 STORE_LAYERS = ("base", "runtime")
 """The layers of store paths."""
@@ -80,7 +93,7 @@ def plan_backend_image(app: str, service: str, program: Path, share: StoreShare,
 
     Raises `ImageError` when `program` is not an executable file.
     """
-    path = f"app/bin/{program.name}"
+    path = _program_path(program)
     layers = arrange_layers(
         {
             **_store_layers(share),
@@ -95,6 +108,71 @@ def plan_backend_image(app: str, service: str, program: Path, share: StoreShare,
         ports=(port,),
     )
     return ImagePlan(service, layers, config)
+
+
+@dataclass(frozen=True, slots=True)
+class SingleParts:
+    """What one image for one container is made of: store paths of nginx and of the init, and what was built.
+
+    `config` is nginx's for an image that stands alone, `socket_config` for a release of ours; `port` is the backend's.
+    """
+
+    server: Path
+    init: Path
+    config: str
+    socket_config: str
+    site: Path | None
+    program: Path | None
+    port: int | None
+    source_maps: bool = False
+
+
+def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImagePlan:
+    """nginx, the built frontend and the backend's program, started by the init.
+
+    The last argument of the entry point's is the path of nginx's configuration, so that a container's command
+    chooses it. Raises `ImageError` for what `plan_web_image` and `plan_backend_image` refuse.
+    """
+    site = parts.site
+    hashed, others = (
+        read_site(site, _image_path(DOCUMENT_ROOT), source_maps=parts.source_maps) if site is not None else ((), ())
+    )
+    layers = arrange_layers(
+        {
+            **_store_layers(share),
+            "application": (read_program(parts.program, _program_path(parts.program)),) if parts.program else (),
+            "assets": hashed,
+            "files": (
+                *others,
+                *_web_files(parts.server),
+                *_certificate_links((*share.base, *share.own)),
+                File(_image_path(CONFIG_PATH), parts.config.encode()),
+                File(_image_path(SOCKET_CONFIG_PATH), parts.socket_config.encode()),
+            ),
+        }
+    )
+    config = ImageConfig(
+        entrypoint=_init_arguments(parts),
+        command=(CONFIG_PATH,),
+        labels=_labels(app, SINGLE),
+        environment=(("PATH", "/app/bin"),),
+        ports=(PUBLIC_PORT,),
+    )
+    return ImagePlan(SINGLE, layers, config)
+
+
+def _init_arguments(parts: SingleParts) -> tuple[str, ...]:
+    """nix/init/init.c says what they mean. The backend starts first and stops last; nginx sees no variable of it."""
+    backend: tuple[str, ...] = ()
+    if parts.program is not None:
+        given = ("inherit", f"PORT={parts.port}", "HOST=127.0.0.1")
+        backend = ("backend", "TERM", str(STOP_SECONDS["backend"]), *given, f"/{_program_path(parts.program)}", "--")
+    nginx = (str(find_nginx(parts.server)), "-e", "stderr", "-g", "daemon off;", "-c")
+    return (str(parts.init / "bin/init"), *backend, "web", "QUIT", str(STOP_SECONDS["web"]), "empty", *nginx)
+
+
+def _program_path(program: Path) -> str:
+    return f"app/bin/{program.name}"
 
 
 def find_nginx(server: Path) -> Path:

@@ -281,10 +281,17 @@ def read_environment(profile: Path) -> dict[str, str]:
     return {name: str(row["value"]) for name, row in rows.items() if row["type"] == "exported"}
 
 
+def call_package(nixpkgs: str, directory: Path) -> str:
+    """The expression of the package whose default.nix is in `directory`, made with what the flake `nixpkgs` has."""
+    flake, path = _nix_string(nixpkgs), _nix_string(str(directory))
+    return f"(builtins.getFlake {flake}).legacyPackages.${{builtins.currentSystem}}.callPackage (/. + {path}) {{ }}"
+
+
 def build(
     nix: Nix,
     installable: str,
     *,
+    is_expression: bool = False,
     out_link: Path | None = None,
     overrides: Sequence[str] = (),
     flake_dir: Path | None = None,
@@ -293,11 +300,14 @@ def build(
 ) -> Path:
     """Build and return the store path of its first output; `out_link` becomes a GC root for it.
 
+    `installable` is a flake's package, or an expression that may read files and take flakes without a lock.
+
     Raises `ToolchainError` with Nix's message, or with the last lines of the derivation that failed.
     """
     log = NixLog(on_line=on_line)
     link = ["--out-link", str(out_link)] if out_link else ["--no-link"]
-    arguments = ["build", installable, "--json", *link, "--no-write-lock-file", *overrides]
+    what = ["--impure", "--expr", installable] if is_expression else [installable]
+    arguments = ["build", *what, "--json", *link, "--no-write-lock-file", *overrides]
     done = process.stream(
         [str(nix.executable), *_FEATURES, *_JSON_LOG, *arguments],
         env=nix.environment,
