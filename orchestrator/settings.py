@@ -38,6 +38,16 @@ class Limits(_Model):
     cpus: float = Field(1.0, gt=0, description="processor cores")
     pids: int = Field(256, gt=0, description="processes and threads")
 
+    def plus(self, other: "Limits") -> "Limits":
+        """What two containers with such limits may use together."""
+        memory = _memory_bytes(self.memory) + _memory_bytes(other.memory)
+        return Limits(memory=f"{memory}b", cpus=self.cpus + other.cpus, pids=self.pids + other.pids)
+
+
+def _memory_bytes(limit: str) -> int:
+    """Bytes of a memory limit as the engine reads it: powers of 1024."""
+    return int(limit[:-1]) * (1 << 10 * "bkmg".index(limit[-1]))
+
 
 class Health(_Model):
     """How a release is asked whether it is ready to serve, and whether it is alive."""

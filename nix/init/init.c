@@ -298,8 +298,9 @@ static void note_end(struct service *service, int status) {
   int code = signalled ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   service->process = 0;
   pass_on_rest(service);
-  if (signalled) say(service->name, " was ended by signal ", WTERMSIG(status), "");
-  else say(service->name, " ended with exit code ", code, "");
+  const char *rest = stopping ? "" : ", unasked";
+  if (signalled) say(service->name, " was ended by signal ", WTERMSIG(status), rest);
+  else say(service->name, " ended with exit code ", code, rest);
   if (stopping) return;
   stopping = 1;
   exit_code = code ? code : 1;

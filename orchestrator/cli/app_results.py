@@ -26,7 +26,7 @@ class ProbeResult(_Model):
 class ServiceStatusResult(_Model):
     """One container. Memory in bytes, cpu as the share of one core; `exit_code` is that of its last death.
 
-    `last_lines` are what it last wrote, where it fails.
+    `last_lines` are what it last wrote, where it fails; `cause` tells which part of it ended, where it holds several.
     """
 
     name: str
@@ -38,6 +38,7 @@ class ServiceStatusResult(_Model):
     memory: int | None
     cpu: float | None
     last_lines: tuple[str, ...]
+    cause: str | None = None
 
 
 class StatusResult(_Model):

@@ -1,5 +1,6 @@
 """`status`, `logs`, `stop`, `start`, `remove`, `list`: the life of a deployed application."""
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,8 @@ from orchestrator.cli.run import print_json, print_result, running, state_dir
 
 if TYPE_CHECKING:
     from orchestrator.cli.app_results import StatusResult
+    from orchestrator.deploy.app import Logs
+    from orchestrator.tools.podman import Engine
 
 STATE_COLOURS = {"running": "green", "starting": "yellow", "stopped": "yellow"}
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
@@ -62,8 +65,28 @@ def logs(app: str, follow: bool, only: tuple[str, ...], since: str | None, tail:
 
     state = state_dir()
     engine = open_engine(state)
-    argv = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, since=since, follow=follow)
-    raise click.exceptions.Exit(interact(argv, env=engine.environment))
+    found = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, since=since, follow=follow)
+    code = _print_chosen(found, engine) if found.container else interact(found.argv, env=engine.environment)
+    raise click.exceptions.Exit(code)
+
+
+def _print_chosen(logs: "Logs", engine: "Engine") -> int:
+    """The lines of some parts of a container, as they come or, where only the last ones are wanted, in the end."""
+    from orchestrator.process import stream
+
+    last: deque[str] = deque(maxlen=logs.tail)
+
+    def take(line: str) -> None:
+        if logs.means(line) and logs.tail is None:
+            click.echo(line)
+        elif logs.means(line):
+            last.append(line)
+
+    with running("quiet", live=False) as run:
+        code = stream(logs.argv, on_line=take, env=engine.environment, cancel=run.cancel).returncode
+    for line in last:
+        click.echo(line)
+    return code
 
 
 @click.command()
@@ -187,6 +210,8 @@ def _print_status(result: "StatusResult") -> None:
             facts.append(f"{service.restarts} restarts")
         if service.exit_code is not None:
             facts.append(f"last exit code {service.exit_code}")
+        if service.cause is not None:
+            facts.append(service.cause)
         print_result(f"  {service.name}: {', '.join(facts)}")
         for line in service.last_lines:
             print_result(f"    │ {line}")

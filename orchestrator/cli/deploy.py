@@ -163,6 +163,9 @@ def plan(as_json: bool, **flags: Any) -> None:
         print_json(result)
         return
     print_result(f"{result.app}: {result.monorepo}, to be published on 127.0.0.1:{result.port}")
+    if result.layout == "single":
+        held = " and the backend" if decided.backend else ""
+        print_result(f"one image and one container for nginx{held}, which also runs alone and listens on port 8080")
     for service in result.services:
         print_result(f"\n{service.name} ({service.framework}) in {service.directory}")
         for item in service.evidence:

@@ -54,6 +54,7 @@ class PlanResult(_Model):
     monorepo: str
     flake: bool
     port: int
+    layout: Literal["pod", "single"]
     services: tuple[PlannedService, ...]
 
 
@@ -301,6 +302,7 @@ def plan_result(port: int, project: "Project", plan: "Plan") -> PlanResult:
         monorepo=str(project.root),
         flake=project.has_flake,
         port=port,
+        layout=plan.layout,
         services=tuple(
             PlannedService(
                 name=build.service,

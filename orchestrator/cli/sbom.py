@@ -37,7 +37,7 @@ def sbom(app: str, service: str | None, release: str | None, provenance: bool) -
     from orchestrator.errors import UsageError
 
     state, record = _record(app, release)
-    wanted = service or ("backend" if "backend" in record.images else "web")
+    wanted = service or next(name for name in ("backend", "single", "web") if name in record.images)
     if wanted not in record.images:
         raise UsageError(f"{app} has no service {wanted}", hint=f"its services: {', '.join(sorted(record.images))}")
     documents = read_documents(state, app, record.id, wanted)

@@ -7,15 +7,17 @@ from pathlib import Path
 from orchestrator.deploy.assets import forget_assets
 from orchestrator.deploy.gate import find_gate, remove_gate, stop_gate
 from orchestrator.deploy.images import remove_images
-from orchestrator.deploy.names import APP, container_name, gate_name, services, sockets_dir
+from orchestrator.deploy.names import APP, container_name, gate_name, holder, parts, services, sockets_dir
 from orchestrator.deploy.pod import discard_pod, pod_containers, stop_services
 from orchestrator.deploy.release import Release, go_live, serving
 from orchestrator.deploy.repair import changing
 from orchestrator.deploy.secretvalues import remove_values
+from orchestrator.deploy.single import line_of
 from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
+from orchestrator.image.services import SINGLE
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import remove_pod
 from orchestrator.tools.engine_config import network_file
@@ -101,12 +103,30 @@ def app_exec(
     record = current_release(state_dir, app)
     chosen = service or services(record)[0]
     _check_services(record, [chosen])
-    name = gate_name(app) if chosen == "gate" else container_name(record, chosen)
+    name = gate_name(app) if chosen == "gate" else container_name(record, holder(record, chosen))
     container = next(iter(inspect_containers(engine, [name])), None)
     if container is None or not container.running:
         raise UsageError(f"the {chosen} of {app} does not run", hint=f"see: orchestrator status {app}")
     keep = ("--interactive", *(("--tty",) if terminal else ()))
     return Inside(engine.argv("exec", *keep, name, *command), entry_point(engine, name), container.pid)
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Logs are what `argv` prints with the engine's environment: container, space, line.
+
+    Of `container`, when it is named, only what `parts` wrote is meant, and of all only the last `tail` lines.
+    """
+
+    argv: tuple[str, ...]
+    container: str | None = None
+    parts: frozenset[str] = frozenset()
+    tail: int | None = None
+
+    def means(self, line: str) -> bool:
+        """Whether a printed line is one that was asked for."""
+        name, _, text = line.partition(" ")
+        return name != self.container or any(line_of(text, part) is not None for part in self.parts)
 
 
 def app_logs(
@@ -118,23 +138,28 @@ def app_logs(
     tail: int | None = None,
     since: str | None = None,
     follow: bool = False,
-) -> tuple[str, ...]:
-    """The command that shows the current release's logs; run it with `process.interact` and the engine's environment.
+) -> Logs:
+    """How the current release's logs are shown.
 
     `only` names services; all by default. `since` is a duration ("10m") or a time. Raises `UnknownAppError`, and
     `UsageError` for an unknown service or when no container is left to have logs.
     """
     record = current_release(state_dir, app)
     _check_services(record, only)
-    wanted = only or services(record)
-    candidates = [gate_name(app) if service == "gate" else container_name(record, service) for service in wanted]
-    names = [container.name for container in inspect_containers(engine, candidates)]
+    held = {service: holder(record, service) for service in only or services(record)}
+    candidates = [gate_name(app) if name == "gate" else container_name(record, name) for name in held.values()]
+    names = [container.name for container in inspect_containers(engine, dict.fromkeys(candidates))]
     if not names:
         raise UsageError(f"{app} has no containers", hint=f"start it: orchestrator start {app}")
-    return logs_argv(engine, names, tail=tail, since=since, follow=follow)
+    inside = frozenset(service for service, name in held.items() if name != service)
+    if not inside or SINGLE in held:
+        return Logs(logs_argv(engine, names, tail=tail, since=since, follow=follow))
+    kept = None if follow else tail
+    argv = logs_argv(engine, names, tail=tail if follow else None, since=since, follow=follow)
+    return Logs(argv, container_name(record, SINGLE), inside, kept)
 
 
 def _check_services(record: ReleaseRecord, wanted: Sequence[str]) -> None:
-    known = (*services(record), "gate")
+    known = tuple(dict.fromkeys((*services(record), *parts(record), "gate")))
     if unknown := sorted(set(wanted) - set(known)):
         raise UsageError(f"{record.app} has no service {', '.join(unknown)}", hint=f"its services: {', '.join(known)}")

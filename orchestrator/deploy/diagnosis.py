@@ -7,15 +7,20 @@ from pathlib import Path
 
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.listeners import read_listeners
-from orchestrator.deploy.names import SERVICE, container_name, replicas
+from orchestrator.deploy.names import SERVICE, container_name, holder, replicas
 from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
+from orchestrator.deploy.single import find_end, lines_of
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError
+from orchestrator.image.services import SINGLE
 from orchestrator.replicas import Replica
 from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 
 LOG_LINES = 20
+
+SINGLE_LOG_LINES = 200
+"""How many lines of a container with several services are looked at for those of one."""
 
 _MISSING_VARIABLE = re.compile(
     r"\b(?P<before>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b[`'\"]?[^\n]{0,30}?"
@@ -46,9 +51,21 @@ def check_alive(engine: Engine, record: ReleaseRecord) -> None:
 def crash_cause(engine: Engine, container: Container) -> Cause:
     """Why a container that ran has ended."""
     service = container.labels[SERVICE]
+    if service == SINGLE:
+        return _crash_inside(engine, container)
     code = last_exit_code(engine, container.id)
     log = read_logs(engine, container.name, tail=LOG_LINES)
     return explain_exit(service, container.exit_code if code is None else code, log, oom_killed=container.oom_killed)
+
+
+def _crash_inside(engine: Engine, container: Container) -> Cause:
+    """Why a container that holds several services has ended: one of them did, and its log says which."""
+    log = read_logs(engine, container.name, tail=SINGLE_LOG_LINES)
+    end = find_end(log)
+    if end is None:
+        return explain_exit(SINGLE, container.exit_code, log[-LOG_LINES:], oom_killed=container.oom_killed)
+    said = lines_of(log, end.service)[-LOG_LINES:]
+    return explain_exit(end.service, end.code, said, oom_killed=container.oom_killed)
 
 
 def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: bool) -> Cause:
@@ -56,7 +73,7 @@ def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: boo
     for line in log:
         if "error while loading shared libraries" in line:
             return Cause(service, f"{service} misses a library: {line.strip()}", "it must be in the image's closure")
-        if "failed to exec pid1" in line and (cause := explain_exec(service, line)):
+        if ("failed to exec pid1" in line or "cannot be executed:" in line) and (cause := explain_exec(service, line)):
             return cause
     if oom_killed:
         return Cause(service, f"{service} was killed: it used more memory than its limit", "raise the memory limit")
@@ -110,22 +127,27 @@ def explain_exec(service: str, words: str) -> Cause | None:
 def find_cause(engine: Engine, record: ReleaseRecord, replica: Replica | None, probe: Probe) -> Cause:
     """Why the release, whose containers run, did not give the expected answer to `probe`, meant for `replica`."""
     containers = {container.name: container for container in pod_containers(engine, record)}
-    web = containers.get(container_name(record, "web"))
-    backend = containers.get(container_name(record, replica.name)) if replica is not None else None
+    web = containers.get(container_name(record, holder(record, "web")))
+    backend = containers.get(container_name(record, holder(record, replica.name))) if replica is not None else None
     if probe.status == 0 and (web is None or not web.running or replica is None):
         return Cause("web", f"nginx did not answer at {probe.url}: {probe.problem}", "see its log lines")
     if replica is None or backend is None:
         return Cause("web", f"{probe.url} answered {probe.status}", "see its log lines")
     if probe.status in (0, 503):
         others = {other.port for other in replicas(record) if other != replica}
-        return explain_silence(replica, [port for port in listening_ports(backend.pid) if port not in others], probe)
+        listening = [port for port in listening_ports(backend.pid) if port not in others]
+        host = "127.0.0.1" if record.layout == "single" else "0.0.0.0"
+        return explain_silence(replica, listening, probe, host=host)
     return explain_answer(probe, replica.name)
 
 
-def explain_silence(replica: Replica, listening: Sequence[int], probe: Probe) -> Cause:
-    """Why nothing answered behind nginx, from the ports listened on in the pod (loopback included: nginx is there)."""
+def explain_silence(replica: Replica, listening: Sequence[int], probe: Probe, *, host: str = "0.0.0.0") -> Cause:
+    """Why nothing answered behind nginx, from the ports listened on in the pod (loopback included: nginx is there).
+
+    `host` is what the backend is told to listen on.
+    """
     name, port = replica.name, replica.port
-    hint = f"it is given PORT={port} and HOST=0.0.0.0; pass --backend-port if it ignores them"
+    hint = f"it is given PORT={port} and HOST={host}; pass --backend-port if it ignores them"
     if port in listening:
         answer = f"answered {probe.status}" if probe.status else f"did not answer ({probe.problem})"
         return Cause(name, f"{name} listens on port {port} but {answer} at {probe.url}", "see its log lines")
@@ -153,8 +175,14 @@ def explain_answer(probe: Probe, service: str = "backend") -> Cause:
 
 def deploy_error(engine: Engine, record: ReleaseRecord, cause: Cause) -> DeployError:
     """The error for a cause, with the last log lines of the service it is about."""
-    lines = read_logs(engine.undisturbed, container_name(record, cause.service), tail=LOG_LINES)
-    return DeployError(cause.message, hint=cause.hint, details=lines)
+    return DeployError(cause.message, hint=cause.hint, details=_last_lines(engine.undisturbed, record, cause.service))
+
+
+def _last_lines(engine: Engine, record: ReleaseRecord, service: str) -> tuple[str, ...]:
+    name = container_name(record, holder(record, service))
+    if record.layout == "pod" or service == SINGLE:
+        return read_logs(engine, name, tail=LOG_LINES)
+    return lines_of(read_logs(engine, name, tail=SINGLE_LOG_LINES), service)[-LOG_LINES:]
 
 
 def listening_ports(pid: int) -> tuple[int, ...]:

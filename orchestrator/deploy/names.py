@@ -5,6 +5,7 @@ from pathlib import Path
 
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.image.nginx import REPLICA_SOCKET, SOCKET_NAME, STATUS_SOCKET_NAME
+from orchestrator.image.services import SINGLE
 from orchestrator.replicas import Replica, make_replicas
 from orchestrator.tools.podman import Engine
 
@@ -46,12 +47,22 @@ def replicas(record: ReleaseRecord) -> tuple[Replica, ...]:
 
 def services(record: ReleaseRecord) -> tuple[str, ...]:
     """The containers in a release's pod, in the order they start; `labels` say which is which."""
+    return (SINGLE,) if record.layout == "single" else parts(record)
+
+
+def parts(record: ReleaseRecord) -> tuple[str, ...]:
+    """What writes logs in a release, however many containers it runs in."""
     return (*(replica.name for replica in replicas(record)), "web")
+
+
+def holder(record: ReleaseRecord, part: str) -> str:
+    """The service whose container a part of the release runs in: its own, or the one that holds all."""
+    return SINGLE if record.layout == "single" and part in parts(record) else part
 
 
 def image_id(record: ReleaseRecord, service: str) -> str:
     """The image a container of the pod runs: all replicas have the backend's."""
-    return record.images["web" if service == "web" else "backend"].image_id
+    return record.images[service if service in ("web", SINGLE) else "backend"].image_id
 
 
 def sockets_dir(engine: Engine, app: str) -> Path:

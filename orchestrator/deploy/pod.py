@@ -18,7 +18,8 @@ from orchestrator.deploy.names import (
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
-from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_DIR
+from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_CONFIG_PATH, SOCKET_DIR
+from orchestrator.image.services import SINGLE, STOP_SECONDS
 from orchestrator.replicas import Replica
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (
@@ -38,6 +39,10 @@ WEB_STOP_SECONDS = 35.0
 
 BACKEND_STOP_SECONDS = 10.0
 _STARTS_AT_ONCE = 4
+
+
+SINGLE_STOP_SECONDS = float(sum(STOP_SECONDS.values()) + 3)
+"""The init of a container that holds both stops one after the other and kills what does not end in its time."""
 
 
 class ServiceNotStarted(OrchestratorError):
@@ -63,14 +68,19 @@ def start_pod(engine: Engine, record: ReleaseRecord, found: Sequence[Container])
     remove_tree(release_socket(engine, record).parent)
     _make_directories(engine, record)
     create_pod(engine.within(record.app), pod_name(record.app, record.id), labels(record, "pod"))
-    first, *others = (
-        *((replica.name, backend_spec(record, replica)) for replica in replicas(record)),
-        ("web", web_spec(engine, record)),
-    )
+    first, *others = _specs(engine, record).items()
     _run(engine, *first)
     with ThreadPoolExecutor(_STARTS_AT_ONCE) as pool:
         for started in [pool.submit(_run, engine, *other) for other in others]:
             started.result()
+
+
+def _specs(engine: Engine, record: ReleaseRecord) -> dict[str, ContainerSpec]:
+    """By service, in the order they start."""
+    if record.layout == "single":
+        return {SINGLE: single_spec(engine, record)}
+    backends = {replica.name: backend_spec(record, replica) for replica in replicas(record)}
+    return {**backends, "web": web_spec(engine, record)}
 
 
 def _run(engine: Engine, service: str, spec: ContainerSpec) -> None:
@@ -117,6 +127,9 @@ def pod_containers(engine: Engine, record: ReleaseRecord) -> tuple[Container, ..
 
 def stop_services(engine: Engine, record: ReleaseRecord) -> None:
     """Stop in order: nginx once its requests are answered, then the backend. The stopped pod keeps its logs."""
+    if record.layout == "single":
+        stop_containers(engine, [container_name(record, SINGLE)], grace=SINGLE_STOP_SECONDS)
+        return
     stop_containers(engine, [container_name(record, "web")], grace=WEB_STOP_SECONDS)
     backends = [container_name(record, replica.name) for replica in replicas(record)]
     stop_containers(engine, backends, grace=BACKEND_STOP_SECONDS)
@@ -140,12 +153,16 @@ def web_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
         record,
         "web",
         record.web_limits,
-        mounts=(
-            Mount(socket.parent, SOCKET_DIR, writable=True),
-            Mount(assets_dir(engine, record.app), EARLIER_ROOT),
-        ),
+        mounts=_web_mounts(engine, record),
         socket=socket,
         stop_signal="SIGQUIT",
+    )
+
+
+def _web_mounts(engine: Engine, record: ReleaseRecord) -> tuple[Mount, ...]:
+    return (
+        Mount(release_socket(engine, record).parent, SOCKET_DIR, writable=True),
+        Mount(assets_dir(engine, record.app), EARLIER_ROOT),
     )
 
 
@@ -163,6 +180,21 @@ def backend_spec(record: ReleaseRecord, replica: Replica) -> ContainerSpec:
     )
 
 
+def single_spec(engine: Engine, record: ReleaseRecord) -> ContainerSpec:
+    """The container of nginx and the backend both; its image says where the backend listens."""
+    backend = record.backend
+    return _spec(
+        record,
+        SINGLE,
+        record.web_limits.plus(backend.limits) if backend else record.web_limits,
+        environment=tuple(backend.environment.items()) if backend else (),
+        secrets=tuple(backend.secrets.items()) if backend else (),
+        mounts=_web_mounts(engine, record),
+        socket=release_socket(engine, record),
+        command=(SOCKET_CONFIG_PATH,),
+    )
+
+
 def _spec(
     record: ReleaseRecord,
     service: str,
@@ -172,6 +204,7 @@ def _spec(
     secrets: tuple[tuple[str, str], ...] = (),
     mounts: tuple[Mount, ...] = (),
     socket: Path | None = None,
+    command: tuple[str, ...] = (),
     init: bool = False,
     stop_signal: str = "SIGTERM",
 ) -> ContainerSpec:
@@ -187,6 +220,7 @@ def _spec(
         secrets=secrets,
         mounts=mounts,
         socket=socket,
+        command=command,
         init=init,
         stop_signal=stop_signal,
     )

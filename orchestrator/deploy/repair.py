@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 from orchestrator.deploy.gate import DRAIN_SECONDS, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
-from orchestrator.deploy.pod import WEB_STOP_SECONDS, pod_containers, stop_services
+from orchestrator.deploy.pod import SINGLE_STOP_SECONDS, pod_containers, stop_services
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
+from orchestrator.image.services import SINGLE
 from orchestrator.tools.containers import remove_pod, start_container, stop_container
 from orchestrator.tools.inspection import Container, list_pods
 from orchestrator.tools.podman import Engine
@@ -70,7 +71,8 @@ def _point_back(engine: Engine, store: AppStore, gate: Container | None, *, emit
         emit(Note(f"switching back to release {current.id}: the last run did not finish"))
         point_at(engine, store.app, current.id)
         time.sleep(DRAIN_SECONDS)
-        stop_container(engine, f"{pod_name(store.app, other or '')}-web", grace=WEB_STOP_SECONDS)
+        for service, grace in (("web", WEB_STOP_SECONDS), (SINGLE, SINGLE_STOP_SECONDS)):
+            stop_container(engine, f"{pod_name(store.app, other or '')}-{service}", grace=grace)
     if (
         gate is not None
         and not gate.running

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.deploy.edge_sites import Site
 from orchestrator.errors import UnknownAppError, UsageError
 from orchestrator.files import remove_tree, replace_symlink, write_atomically
-from orchestrator.settings import Health, Limits
+from orchestrator.settings import Health, Layout, Limits
 
 _ID_FORMAT = "%Y%m%d-%H%M%S"
 
@@ -60,6 +60,7 @@ class ReleaseRecord(_Model):
     id: str
     app: str
     created: datetime
+    layout: Layout = "pod"
     port: int
     domains: tuple[str, ...]
     page: bool

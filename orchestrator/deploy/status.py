@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from orchestrator.deploy.diagnosis import SINGLE_LOG_LINES
 from orchestrator.deploy.gate import find_gate
 from orchestrator.deploy.health import Probe
 from orchestrator.deploy.names import container_name, services
 from orchestrator.deploy.pod import pod_containers
 from orchestrator.deploy.probes import ask_once, silent_replicas
+from orchestrator.deploy.single import find_end
 from orchestrator.deploy.state import ReleaseRecord, current_release
+from orchestrator.image.services import SINGLE
 from orchestrator.tools.inspection import Container, Usage, last_exit_code, read_logs, read_usage
 from orchestrator.tools.podman import Engine
 
@@ -30,7 +33,7 @@ CALM_SECONDS = 60.0
 class ServiceStatus:
     """One container. `exit_code` is that of its last death; memory in bytes and cpu (share of one core) while it runs.
 
-    `last_lines` are what it last wrote, where it fails.
+    `last_lines` are what it last wrote, where it fails; `cause` tells which part of it ended, where it holds several.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ServiceStatus:
     memory: int | None
     cpu: float | None
     last_lines: tuple[str, ...]
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ def _service_status(
         return ServiceStatus(service, state, None, 0, "", None, None, None, ())
     used = usage.get(container.name)
     died = not container.running or container.restarts > 0
+    failing = state in ("failing", "crash-looping")
     return ServiceStatus(
         name=service,
         state=state,
@@ -121,8 +126,14 @@ def _service_status(
         uptime_seconds=_age(container, now) if container.running else None,
         memory=used.memory if used else None,
         cpu=used.cpu if used else None,
-        last_lines=read_logs(engine, container.name, tail=LAST_LINES) if state in ("failing", "crash-looping") else (),
+        last_lines=read_logs(engine, container.name, tail=LAST_LINES) if failing else (),
+        cause=_cause(engine, container) if service == SINGLE and failing and died else None,
     )
+
+
+def _cause(engine: Engine, container: Container) -> str | None:
+    end = find_end(read_logs(engine, container.name, tail=SINGLE_LOG_LINES))
+    return str(end) if end else None
 
 
 def _age(container: Container, now: datetime) -> float:

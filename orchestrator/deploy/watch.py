@@ -21,7 +21,7 @@ from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, pointed_at
 from orchestrator.deploy.health import Expectation, Target, probe
 from orchestrator.deploy.lock import locked_app
-from orchestrator.deploy.names import SERVICE, container_name, gate_name, release_socket, replicas, services
+from orchestrator.deploy.names import SERVICE, container_name, gate_name, holder, release_socket, replicas, services
 from orchestrator.deploy.pod import pod_containers
 from orchestrator.deploy.probes import alive_expectations, silent_replicas, start_deadline
 from orchestrator.deploy.state import AppStore, ReleaseRecord, list_apps
@@ -208,7 +208,7 @@ def _restart_frozen(record: ReleaseRecord, silent: frozenset[str], *, engine: En
     answers = record.page and Expectation("/", 200, 300).met_by(probe(page, timeout=record.health.timeout))
     backends = tuple(replica.name for replica in replicas(record) if not silent or replica.name in silent)
     some = answers or 0 < len(silent) < len(replicas(record))
-    frozen = backends if some and backends else services(record)
+    frozen = tuple(holder(record, name) for name in backends) if some and backends else services(record)
     emit(Note(f"{record.app}: restarting {', '.join(frozen)}, which no longer answers", level="warning"))
     for service in frozen:
         restart_container(engine, container_name(record, service), grace=FROZEN_GRACE)

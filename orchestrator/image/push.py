@@ -24,6 +24,7 @@ from orchestrator.image.provenance import MEDIA_TYPE as PROVENANCE_TYPE
 from orchestrator.image.referrers import Attachment, attach
 from orchestrator.image.sbom import MEDIA_TYPE as SBOM_TYPE
 from orchestrator.image.scratch import scratch_directory
+from orchestrator.image.services import SINGLE
 from orchestrator.process import Cancel
 from orchestrator.tools.distribution import Registry
 from orchestrator.tools.oci import extract_layers, read_config
@@ -51,7 +52,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where images go: `tags` are those of the release; each service's tag is TAG-SERVICE in one repository."""
+    """Where images go: `tags` are those of the release.
+
+    Each service's tag is TAG-SERVICE in one repository; an image that holds them all has the TAG itself.
+    """
 
     repository: Repository
     tags: tuple[str, ...]
@@ -95,7 +99,8 @@ def _push_image(source: Source, target: Target, dock: Dock) -> Pushed:
     dock.emit(PhaseStarted(source.service, "push"))
     config = _config(source, dock.engine)
     with _packed_layout(source, config, target.compression, dock) as (layout, documents, layers):
-        references = tuple(f"{target.repository.name}:{tag}-{source.service}" for tag in target.tags)
+        suffix = "" if source.service == SINGLE else f"-{source.service}"
+        references = tuple(f"{target.repository.name}:{tag}{suffix}" for tag in target.tags)
         there = [_send(layout, reference, target, dock) for reference in references]
     blobs = {layer.digest: layer.size for layer in layers} | {f"sha256:{source.image_id}": len(config)}
     sent = sum(size for digest, size in blobs.items() if digest not in there[0])
