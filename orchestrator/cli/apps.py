@@ -66,7 +66,7 @@ def logs(app: str, follow: bool, only: tuple[str, ...], since: str | None, tail:
     state = state_dir()
     engine = open_engine(state)
     found = app_logs(state, check_name(app), engine=engine, only=only, tail=tail, since=since, follow=follow)
-    code = _print_chosen(found, engine) if found.container else interact(found.argv, env=engine.environment)
+    code = _print_chosen(found, engine) if found.parts else interact(found.argv, env=engine.environment)
     raise click.exceptions.Exit(code)
 
 

@@ -113,20 +113,22 @@ def app_exec(
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Logs are what `argv` prints with the engine's environment: container, space, line.
+    """Logs are what `argv` prints with the engine's environment.
 
-    Of `container`, when it is named, only what `parts` wrote is meant, and of all only the last `tail` lines.
+    Of the lines that begin with `prefix` only those of `parts` are meant, when parts are named, and of all that are
+    meant only the last `tail`.
     """
 
     argv: tuple[str, ...]
-    container: str | None = None
+    prefix: str = ""
     parts: frozenset[str] = frozenset()
     tail: int | None = None
 
     def means(self, line: str) -> bool:
         """Whether a printed line is one that was asked for."""
-        name, _, text = line.partition(" ")
-        return name != self.container or any(line_of(text, part) is not None for part in self.parts)
+        if not line.startswith(self.prefix):
+            return True
+        return any(line_of(line.removeprefix(self.prefix), part) is not None for part in self.parts)
 
 
 def app_logs(
@@ -156,7 +158,9 @@ def app_logs(
         return Logs(logs_argv(engine, names, tail=tail, since=since, follow=follow))
     kept = None if follow else tail
     argv = logs_argv(engine, names, tail=tail if follow else None, since=since, follow=follow)
-    return Logs(argv, container_name(record, SINGLE), inside, kept)
+    # The engine names containers only where there are several.
+    prefix = f"{container_name(record, SINGLE)} " if len(names) > 1 else ""
+    return Logs(argv, prefix, inside, kept)
 
 
 def _check_services(record: ReleaseRecord, wanted: Sequence[str]) -> None:

@@ -207,11 +207,14 @@ class Bench:
         replicas: int = 1,
         **changes: object,
     ) -> Release:
-        settings, plan = self.settings(**changes), make_plan(APP, environment=environment, replicas=replicas)
+        settings = self.settings(**changes)
+        plan = replace(make_plan(APP, environment=environment, replicas=replicas), layout=settings.layout)
+        own = {"single", "gate"} if settings.layout == "single" else {"web", "backend", "gate"}
+        images = [image for image in self.images if image.service in own]
         cancel = cancel or Cancel()
         with locked_app(self.state_dir, APP):
             engine = replace(self.engine, cancel=cancel)
-            return deploy_release(settings, plan, self.images, engine=engine, emit=emit, cancel=cancel)
+            return deploy_release(settings, plan, images, engine=engine, emit=emit, cancel=cancel)
 
     def get(self, path: str, *, port: int | None = None) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=5)
