@@ -246,13 +246,13 @@ def test_status_stop_start_and_logs(bench: Bench) -> None:
     assert started.changed and bench.get("/api/version") == (200, "v1")
     again = start_app(bench.state_dir, APP, engine=bench.engine, emit=lambda event: None, cancel=Cancel())
     assert not again.changed
-    argv = app_logs(bench.state_dir, APP, engine=bench.engine, only=["backend"], tail=5)
+    argv = app_logs(bench.state_dir, APP, engine=bench.engine, only=["backend"], tail=5).argv
     shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
     assert "server starting" in shown.stdout + shown.stderr
-    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2000-01-01T00:00:00")
+    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2000-01-01T00:00:00").argv
     shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
     assert "server starting" in shown.stdout + shown.stderr
-    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2100-01-01T00:00:00")
+    argv = app_logs(bench.state_dir, APP, engine=bench.engine, since="2100-01-01T00:00:00").argv
     shown = subprocess.run(argv, env=bench.engine.environment, capture_output=True, text=True, check=True)
     assert shown.stdout + shown.stderr == ""
 

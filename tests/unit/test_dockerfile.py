@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,10 @@ def test_a_damaged_list_of_layers_means_writing_all(tmp_path: Path, source: Path
     (context / "2-files" / "srv" / "www" / "index.html").unlink()
     write_context(plan_of(source), context)
     assert (context / "2-files" / "srv" / "www" / "index.html").read_bytes() == b"<p>"
+
+
+def test_a_command_follows_the_entry_point(source: Path) -> None:
+    plan = plan_of(source)
+    plan = replace(plan, config=replace(plan.config, command=("/etc/nginx/nginx.conf",)))
+    lines = render_dockerfile(plan).splitlines()
+    assert lines[lines.index('CMD ["/etc/nginx/nginx.conf"]') - 1].startswith("ENTRYPOINT")

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from orchestrator.image.archive import layer_key
 from orchestrator.image.contents import is_hashed, read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImagePlan, Link, arrange_layers
 from orchestrator.image.services import (
+    SingleParts,
     StoreShare,
     plan_backend_image,
     plan_gate_image,
+    plan_single_image,
     plan_web_image,
     share_store_paths,
 )
@@ -288,3 +291,53 @@ def test_certificates_are_linked_when_the_closure_has_them(store: Path, tmp_path
     program.chmod(0o755)
     plan = plan_backend_image("towns", "backend", program, StoreShare((), (store / "cacert",), store), port=1)
     assert Link("etc/ssl/certs/ca-certificates.crt", str(bundle)) in plan.entries
+
+
+@pytest.fixture
+def parts(store: Path, site: Path, tmp_path: Path) -> SingleParts:
+    program = tmp_path / "server"
+    program.write_bytes(b"elf")
+    program.chmod(0o755)
+    (store / "init" / "bin").mkdir(parents=True)
+    (store / "init" / "bin" / "init").write_bytes(b"init")
+    (store / "init" / "bin" / "init").chmod(0o755)
+    return SingleParts(store / "nginx", store / "init", "events {}", "events { }", site, program, 3000)
+
+
+def single_share(store: Path) -> tuple[StoreShare, StoreShare]:
+    nginx = closure_of("gate", store / "libc", store / "nginx")
+    return share_store_paths(nginx, closure_of("single", store / "libc", store / "nginx", store / "init"))
+
+
+def test_an_image_for_one_container_has_rarely_changing_layers_first(store: Path, parts: SingleParts) -> None:
+    gate_share, share = single_share(store)
+    single, gate = plan_single_image("towns", parts, share), plan_gate_image("towns", store / "nginx", gate_share)
+    assert [layer.name for layer in single.layers] == ["base", "runtime", "application", "assets", "files"]
+    assert layer_key(single.layers[0]) == layer_key(gate.layers[0]), "the gate shares all of nginx"
+    assert paths_of(single, "application") == ["app", "app/bin", "app/bin/server"]
+    assert {"etc/nginx/nginx.conf", "etc/nginx/socket.conf", "srv/www/index.html"} <= set(paths_of(single, "files"))
+    config = single.config
+    assert (config.user, config.stop_signal, config.ports) == ("10001:10001", "SIGTERM", (8080,))
+
+
+def test_its_init_starts_the_backend_then_nginx_whose_configuration_is_the_command(
+    store: Path, parts: SingleParts
+) -> None:
+    config = plan_single_image("towns", parts, single_share(store)[1]).config
+    init, *words = config.entrypoint
+    assert init == str(store / "init/bin/init")
+    backend, web = words[: words.index("--")], words[words.index("--") + 1 :]
+    assert backend == ["backend", "TERM", "10", "inherit", "PORT=3000", "HOST=127.0.0.1", "/app/bin/server"]
+    assert web[:5] == ["web", "QUIT", "35", "empty", str(store / "nginx/bin/nginx")]
+    assert (web[-1], config.command) == ("-c", ("/etc/nginx/nginx.conf",))
+
+
+def test_without_a_backend_the_init_starts_nginx_alone(store: Path, parts: SingleParts) -> None:
+    plan = plan_single_image("towns", replace(parts, program=None, port=None), single_share(store)[1])
+    assert plan.config.entrypoint[1:4] == ("web", "QUIT", "35")
+    assert "application" not in [layer.name for layer in plan.layers]
+
+
+def test_without_a_frontend_it_has_no_site(store: Path, parts: SingleParts) -> None:
+    plan = plan_single_image("towns", replace(parts, site=None), single_share(store)[1])
+    assert not [entry for entry in plan.entries if entry.path.startswith("srv")]

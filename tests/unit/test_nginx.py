@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from orchestrator.image.nginx import (
     render_web_config,
 )
 from orchestrator.plan import Proxy, WebPlan
-from orchestrator.settings import Csp
+from orchestrator.settings import Csp, Web
 
 BOTH = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
 
@@ -31,6 +32,21 @@ def test_no_name_has_to_be_resolved_at_start() -> None:
     config = render_web_config(BOTH, html={})
     assert re.findall(r"^\s*server (\S+)", config, re.MULTILINE) == ["127.0.0.1:3000", "{", "{"]
     assert "resolver" not in config
+
+
+def test_a_server_that_stands_alone_says_itself_who_asks() -> None:
+    behind, alone = render_web_config(BOTH, html={}), render_web_config(BOTH, html={}, port=8080)
+    assert (
+        "listen unix:" in behind
+        and "set_real_ip_from unix:;" in behind
+        and "X-Forwarded" not in behind.replace("real_ip_header X-Forwarded-For", "")
+    )
+    assert "listen 8080;" in alone and "unix:" not in alone and "real_ip_header" not in alone
+    for header in ("X-Forwarded-For $remote_addr", "X-Forwarded-Proto $client_scheme", 'Forwarded ""'):
+        assert f"proxy_set_header {header};" in alone
+    trusting = replace(BOTH, options=Web.model_validate({"trusted_proxies": ["10.0.0.0/8"]}))
+    alone = render_web_config(trusting, html={}, port=8080)
+    assert "set_real_ip_from 10.0.0.0/8;" in alone and "10.0.0.0/8 1;" in alone
 
 
 def test_without_a_backend_nothing_is_proxied() -> None:

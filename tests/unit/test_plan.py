@@ -44,6 +44,12 @@ def test_the_same_input_gives_the_same_plan():
     assert make_plan(SETTINGS, PROJECT) == make_plan(SETTINGS, PROJECT)
 
 
+def test_the_layout_changes_what_runs_and_not_what_is_built():
+    single = make_plan(SETTINGS.model_copy(update={"layout": "single"}), PROJECT)
+    assert single.layout == "single"
+    assert replace(single, layout="pod") == make_plan(SETTINGS, PROJECT)
+
+
 def test_only_fetching_has_the_network():
     for build in make_plan(SETTINGS, PROJECT).builds:
         assert [(step.name, step.network) for step in build.steps] == [("fetch", True), ("build", False)]
