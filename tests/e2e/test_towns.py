@@ -282,6 +282,55 @@ def content_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
+def test_it_moves_into_one_container_and_back_and_no_request_is_lost(deployed: Deployed):
+    machine, pod = deployed.machine, deployed.machine.json("status", "towns")["release"]
+    load = subprocess.Popen(
+        ["python3", "-c", LOAD, deployed.url + TOWNS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        moved = deployed.deploy("--layout", "single")
+        status = machine.json("status", "towns")
+        back = machine.json("rollback", "towns")
+        again = machine.json("rollback", "towns", "--to", moved["release"])
+        report = json.loads(load.communicate("stop\n", timeout=60)[0])
+    finally:
+        load.kill()
+    assert [service["name"] for service in status["services"]] == ["single"] and status["state"] == "running"
+    assert (back["release"], again["release"]) == (pod, moved["release"])
+    assert report["failed"] == [] and report["answered"] > 50, report
+    assert set(containers(deployed)) >= {"single", "gate"}
+    layers = next(image["layers"] for image in moved["images"] if image["service"] == "single")
+    assert [layer["name"] for layer in layers] == ["base", "runtime", "application", "assets", "files"]
+    assert "listening" in machine.run("logs", "towns", "--service", "backend").stdout
+    names = {item["name"] for item in json.loads(machine.run("sbom", "towns").stdout)["components"]}
+    assert {"react", "axum", "orchestrator-init"} <= names
+
+
+def test_its_one_image_runs_alone(deployed: Deployed):
+    images = deployed.machine.json("images", "towns")["images"]
+    image = next(item["image_id"] for item in images if item["service"] == "single")
+    hardened = ("--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--user", "12345")
+    for flags in ((), hardened):
+        port = free_port()
+        deployed.machine.engine("run", "--detach", "--name", "alone", *flags, "-p", f"127.0.0.1:{port}:8080", image)
+        try:
+            wait_until(lambda url=f"http://127.0.0.1:{port}{TOWNS}": answers(url))
+            assert b'<div id="root">' in ask(f"http://127.0.0.1:{port}/about").body
+            started = time.monotonic()
+            deployed.machine.engine("stop", "alone")
+            assert time.monotonic() - started < 9, "nothing had to be killed"
+        finally:
+            deployed.machine.engine("rm", "--force", "--time", "0", "alone")
+    deployed.deploy()
+
+
+def answers(url: str) -> bool:
+    try:
+        return ask(url).status == 200
+    except OSError:
+        return False
+
+
 def test_it_is_stopped_started_and_listed(deployed: Deployed):
     machine = deployed.machine
     assert machine.json("stop", "towns")["changed"] is True

@@ -167,10 +167,10 @@ def test_a_frozen_backend_is_restarted_with_its_container(single: Bench) -> None
     assert said[0].endswith("restarting single, which no longer answers")
 
 
-@pytest.mark.parametrize("flags", [(), ("--read-only", "--user", "12345:12345", "--cap-drop", "all")])
+@pytest.mark.parametrize("flags", [(), ("--read-only", "--cap-drop", "all")])
 def test_it_runs_alone(single: Bench, single_image: Image, flags: tuple[str, ...]) -> None:
     port = free_port()
-    run = ("run", "--detach", "--name", "alone", *flags, "--publish", f"127.0.0.1:{port}:8080")
+    run = ("run", "--detach", "--name", "alone", "--user", "12345", *flags, "--publish", f"127.0.0.1:{port}:8080")
     single.engine.run(*run, "--env", "PORT=8080", "--env", "VERSION=v1", single_image.image_id, CONFIG_PATH)
     try:
         deadline = time.monotonic() + 10
