@@ -45,7 +45,7 @@ def status(app: str, as_json: bool) -> None:
 @app_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing what comes.")
 @click.option(
-    "--service", "only", multiple=True, metavar="SERVICE", help="This container only: web, backend, backend-2, gate."
+    "--service", "only", multiple=True, metavar="SERVICE", help="Of this only: web, backend, backend-2, gate."
 )
 @click.option("--since", metavar="TIME", help='What was written since: "10m", "2h", "2026-05-06T07:08:09".')
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="The last N lines.")

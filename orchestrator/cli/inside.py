@@ -12,7 +12,7 @@ NOT_RUNNABLE = (126, 127, 255)
 
 
 @click.command("exec")
-@click.option("--service", metavar="SERVICE", help="In this container: backend, web, gate.  [default: backend]")
+@click.option("--service", metavar="SERVICE", help="In its container: backend, web, gate.  [default: backend]")
 @app_argument
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARGS]")
 def exec_(app: str, service: str | None, command: tuple[str, ...]) -> None:

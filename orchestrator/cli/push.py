@@ -81,8 +81,9 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
       orchestrator push app registry.example.org/team/app --tag 1.2 --tag latest
       orchestrator push app localhost:5000/app --compression zstd --json
 
-    Each service has its own tag in the one repository: TAG-web, TAG-backend; without --tag the release's id is
-    the tag. What the registry has is never sent again. Logins are those of `podman login` and `docker login`.
+    Each service has its own tag in the one repository: TAG-web, TAG-backend, or TAG alone where one image holds all;
+    without --tag the release's id is the tag. What the registry has is never sent again. Logins are those of
+    `podman login` and `docker login`.
     """
     from orchestrator.cli.results import PushResult
     from orchestrator.deploy.documents import find_release, read_documents

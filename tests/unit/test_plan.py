@@ -9,7 +9,7 @@ from orchestrator.detect.backend import Backend
 from orchestrator.detect.evidence import Evidence
 from orchestrator.detect.frontend import ApiVariable, Frontend
 from orchestrator.detect.packages import PackageManager
-from orchestrator.errors import ProjectError
+from orchestrator.errors import ProjectError, UsageError
 from orchestrator.plan import api_base, make_plan
 from orchestrator.project import Project
 from orchestrator.settings import Health, Settings, Web
@@ -48,6 +48,11 @@ def test_the_layout_changes_what_runs_and_not_what_is_built():
     single = make_plan(SETTINGS.model_copy(update={"layout": "single"}), PROJECT)
     assert single.layout == "single"
     assert replace(single, layout="pod") == make_plan(SETTINGS, PROJECT)
+
+
+def test_one_container_has_one_backend():
+    with pytest.raises(UsageError, match="one container has one backend"):
+        make_plan(SETTINGS.model_copy(update={"layout": "single", "replicas": 2}), PROJECT)
 
 
 def test_only_fetching_has_the_network():
