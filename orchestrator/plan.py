@@ -11,6 +11,9 @@ from orchestrator.project import Project
 from orchestrator.settings import Layout, Settings, Web
 
 Kind = Literal["frontend", "backend"]
+
+PUBLIC_PORT = 8080
+"""Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
 HIGHEST_PORT = 65_535
 
 
@@ -116,7 +119,8 @@ class Plan:
 
 
 def make_plan(settings: Settings, project: Project) -> Plan:
-    """Decide. Raises `ProjectError` when a frontend has no way to be built, `UsageError` without ports for replicas."""
+    """Decide. Raises `ProjectError` when a frontend cannot be built, `UsageError` where ports or layout do not fit."""
+    _check_layout(settings, project)
     builds = []
     if project.frontend is not None:
         builds.append(_plan_frontend(settings, project.frontend))
@@ -129,6 +133,21 @@ def make_plan(settings: Settings, project: Project) -> Plan:
         backend=_plan_backend_run(settings, project.backend) if project.backend else None,
         layout=settings.layout,
     )
+
+
+def _check_layout(settings: Settings, project: Project) -> None:
+    if settings.layout == "pod" or project.backend is None:
+        return
+    if (replicas := settings.services.backend.replicas) > 1:
+        raise UsageError(
+            f"replicas = {replicas} does not go with the layout single: one container has one backend",
+            hint="run several with the layout pod, or run the one image several times where it is deployed",
+        )
+    if project.backend.port == PUBLIC_PORT:
+        raise UsageError(
+            f"with the layout single the backend cannot listen on port {PUBLIC_PORT}, which nginx has there",
+            hint="let it listen on the port PORT names, and pass another one: --backend-port 3000",
+        )
 
 
 def _plan_frontend(settings: Settings, frontend: Frontend) -> BuildPlan:

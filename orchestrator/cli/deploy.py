@@ -155,6 +155,7 @@ def plan(as_json: bool, **flags: Any) -> None:
       orchestrator plan --name app --json
     """
     from orchestrator.cli.results import plan_result
+    from orchestrator.plan import PUBLIC_PORT
 
     settings = settings_from(flags)
     project, decided = decide(settings)
@@ -164,8 +165,8 @@ def plan(as_json: bool, **flags: Any) -> None:
         return
     print_result(f"{result.app}: {result.monorepo}, to be published on 127.0.0.1:{result.port}")
     if result.layout == "single":
-        held = " and the backend" if decided.backend else ""
-        print_result(f"one image and one container for nginx{held}, which also runs alone and listens on port 8080")
+        held = "nginx and the backend" if decided.backend else "nginx"
+        print_result(f"one image and one container for {held}; run alone it listens on port {PUBLIC_PORT}")
     for service in result.services:
         print_result(f"\n{service.name} ({service.framework}) in {service.directory}")
         for item in service.evidence:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from orchestrator.deploy.gate import DRAIN_SECONDS, point_at, pointed_at, settle_gate
 from orchestrator.deploy.names import APP, pod_name, release_socket, sockets_dir
-from orchestrator.deploy.pod import SINGLE_STOP_SECONDS, pod_containers, stop_services
+from orchestrator.deploy.pod import SINGLE_STOP_SECONDS, WEB_STOP_SECONDS, pod_containers, stop_services
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree

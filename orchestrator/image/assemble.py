@@ -24,7 +24,7 @@ from orchestrator.image.checks import check_image
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.explain import remember_contents
 from orchestrator.image.layers import ImagePlan
-from orchestrator.image.nginx import PUBLIC_PORT, render_web_config
+from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
     SINGLE,
     STORE_LAYERS,
@@ -36,7 +36,7 @@ from orchestrator.image.services import (
     share_store_paths,
 )
 from orchestrator.image.storage import Image, Workshop, build_dockerfile, locked_context, store_layout
-from orchestrator.plan import Plan
+from orchestrator.plan import PUBLIC_PORT, Plan
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
 from orchestrator.tools.nix import closure as query_closure

@@ -24,10 +24,7 @@ CONFIG_PATH = "/etc/nginx/nginx.conf"
 """Where the rendered configuration belongs in the image, beside the nginx package's mime.types."""
 
 SOCKET_CONFIG_PATH = "/etc/nginx/socket.conf"
-"""Where that for releases of ours is in an image that can also run alone, listening on `PUBLIC_PORT`."""
-
-PUBLIC_PORT = 8080
-"""Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
+"""Where that for releases of ours is in an image that can also run alone."""
 
 DOCUMENT_ROOT = "/srv/www"
 """Where the frontend's files belong in the image."""

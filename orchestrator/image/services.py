@@ -12,10 +12,10 @@ from orchestrator.image.nginx import (
     COMMAND,
     CONFIG_PATH,
     DOCUMENT_ROOT,
-    PUBLIC_PORT,
     SOCKET_CONFIG_PATH,
     SOCKET_DIR,
 )
+from orchestrator.plan import PUBLIC_PORT
 
 APP_LABEL = "io.orchestrator.app"
 SERVICE_LABEL = "io.orchestrator.service"

@@ -18,11 +18,11 @@ from orchestrator.errors import DeployError
 from orchestrator.image.nginx import (
     CONFIG_PATH,
     DOCUMENT_ROOT,
-    PUBLIC_PORT,
     SOCKET_CONFIG_PATH,
     render_web_config,
 )
 from orchestrator.image.storage import Image
+from orchestrator.plan import PUBLIC_PORT
 from orchestrator.process import Cancel
 from orchestrator.tools.inspection import inspect_containers
 from tests.integration.release_bench import APP, Bench, Load, free_port, import_image, make_web_plan, nginx_files

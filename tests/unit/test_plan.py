@@ -12,7 +12,7 @@ from orchestrator.detect.packages import PackageManager
 from orchestrator.errors import ProjectError, UsageError
 from orchestrator.plan import api_base, make_plan
 from orchestrator.project import Project
-from orchestrator.settings import Health, Settings, Web
+from orchestrator.settings import Health, Service, Services, Settings, Web
 
 SETTINGS = Settings(name="app", state_dir=Path("/s"), cache_dir=Path("/c"))
 WHY = Evidence("because", "file", 1)
@@ -51,8 +51,15 @@ def test_the_layout_changes_what_runs_and_not_what_is_built():
 
 
 def test_one_container_has_one_backend():
+    several = SETTINGS.model_copy(update={"services": Services(backend=Service(replicas=2))})
     with pytest.raises(UsageError, match="one container has one backend"):
-        make_plan(SETTINGS.model_copy(update={"layout": "single", "replicas": 2}), PROJECT)
+        make_plan(several.model_copy(update={"layout": "single"}), PROJECT)
+
+
+def test_in_one_container_nginx_and_the_backend_need_two_ports():
+    settings = SETTINGS.model_copy(update={"layout": "single"})
+    with pytest.raises(UsageError, match="port 8080, which nginx has"):
+        make_plan(settings, replace(PROJECT, backend=replace(BACKEND, port=8080)))
 
 
 def test_only_fetching_has_the_network():
