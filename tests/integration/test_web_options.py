@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,28 +15,36 @@ import pytest
 from orchestrator.image.nginx import render_web_config
 from orchestrator.plan import Proxy, WebPlan
 from orchestrator.settings import Csp, Web
-from tests.integration.test_nginx import PAGE, Answer, Backend, localized, start_nginx, write_site
+from tests.integration.test_nginx import PAGE, Answer, Backend, free_port, localized, start_nginx, write_site
 
 Ask = Callable[..., Answer]
 FRIEND = "https://friend.example.org"
 
 
 @contextmanager
-def serving(directory: Path, plan: WebPlan) -> Iterator[Ask]:
-    """nginx on a unix socket before a real backend; gives a function that asks it."""
+def serving(directory: Path, plan: WebPlan, *, port: int | None = None) -> Iterator[Ask]:
+    """nginx on a unix socket, or alone on `port`, before a real backend; gives a function that asks it."""
     write_site(directory)
     (directory / "current").mkdir()
     backend = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
     backend.daemon_threads = True
     threading.Thread(target=backend.serve_forever, daemon=True).start()
-    config = render_web_config(plan, html={"index.html": PAGE})
+    config = render_web_config(plan, html={"index.html": PAGE}, port=port)
     child = start_nginx(directory, "web", localized(config, directory, backend=backend.server_port, name="web"))
     path = directory / "current/web.sock"
 
-    def ask(target: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+    def connected() -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("app", timeout=5)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.connect(str(path))
+        connection.sock = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
+        try:
+            connection.sock.connect(("127.0.0.1", port) if port else str(path))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def ask(target: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        connection = connected()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.request(method, target, body=body, headers=named)
@@ -47,7 +55,10 @@ def serving(directory: Path, plan: WebPlan) -> Iterator[Ask]:
 
     try:
         deadline = time.monotonic() + 5
-        while not path.exists() and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            with suppress(OSError):
+                connected().close()
+                break
             time.sleep(0.02)
         yield ask
     finally:
@@ -137,3 +148,19 @@ def test_the_prefix_alone_is_kept_by_default(tmp_path: Path) -> None:
         for path in ("/api", "/api/", "/api/v1/x?y=%2F", "/api//x"):
             assert json.loads(ask(path).body)["path"] == path
         assert "Access-Control-Allow-Origin" not in ask("/api/x", Origin=FRIEND).headers
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client", "scheme"), [((), "127.0.0.1", "http"), (("127.0.0.0/8",), "1.2.3.4", "https")]
+)
+def test_alone_on_a_port_it_believes_declared_proxies_only(
+    tmp_path: Path, trusted: tuple[str, ...], client: str, scheme: str
+) -> None:
+    options = Web.model_validate({"trusted_proxies": trusted})
+    plan = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ()), options=options)
+    said = {"X_Forwarded_For": "1.2.3.4", "X_Forwarded_Proto": "https", "Forwarded": "for=1.2.3.4"}
+    with serving(tmp_path, plan, port=free_port()) as ask:
+        seen = json.loads(ask("/api/x", **said).body)["headers"]
+        assert (seen["X-Forwarded-For"], seen["X-Real-IP"], seen["X-Forwarded-Proto"]) == (client, client, scheme)
+        assert "Forwarded" not in seen
+        assert ask("/").body == PAGE
