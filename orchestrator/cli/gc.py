@@ -8,9 +8,7 @@ from orchestrator.cli.run import print_json, print_result, running, state_dir
 
 @click.command()
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
-@click.option(
-    "--keep-bytes", metavar="SIZE", help="Cached builds and layers to keep, such as 500m.  [default: 5g]"
-)
+@click.option("--keep-bytes", metavar="SIZE", help="Cached builds and layers to keep, such as 500m.  [default: 5g]")
 @click.option(
     "--keep-releases",
     type=click.IntRange(min=1),
