@@ -17,7 +17,7 @@ from orchestrator.build.workspace import Workspace
 from orchestrator.files import write_atomically
 
 _SHARED_TABLES = ("source", "registries", "registry", "net", "http", "patch")
-_SECRET_KEYS = frozenset({"token", "secret-key", "credential-provider", "global-credential-providers"})
+_SECRET_KEYS = frozenset({"token", "secret-key", "credential-provider", "global-credential-providers", "proxy"})
 _INDEX = re.compile(r"CARGO_REGISTRIES_[A-Z0-9_]+_INDEX")
 _PATH_KEYS = frozenset({"directory", "local-registry", "cainfo"})
 
@@ -74,7 +74,7 @@ def _cleaned(table: Mapping[str, Any], base: Path, found: list[Path]) -> dict[st
     """`table` without secrets, its relative paths made whole (they count from `base`) and noted in `found`."""
     cleaned: dict[str, Any] = {}
     for key, value in table.items():
-        if key in _SECRET_KEYS:
+        if key in _SECRET_KEYS and not isinstance(value, dict):  # a registry may be called "proxy"
             continue
         if isinstance(value, dict):
             cleaned[key] = _cleaned(value, base, found)
@@ -88,8 +88,10 @@ def _cleaned(table: Mapping[str, Any], base: Path, found: list[Path]) -> dict[st
 
 
 def _tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Registry tokens as the variables cargo reads them from."""
+    """Registry tokens, and the proxy's address with its password, as the variables cargo reads them from."""
     tokens = {}
+    if proxy := table(config, "http").get("proxy"):
+        tokens["CARGO_HTTP_PROXY"] = str(proxy)
     if token := table(config, "registry").get("token"):
         tokens["CARGO_REGISTRY_TOKEN"] = str(token)
     for name, registry in table(config, "registries").items():

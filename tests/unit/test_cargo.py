@@ -125,6 +125,8 @@ def test_mirrors_reach_the_workspace_and_secrets_only_the_fetch(tmp_path: Path):
         ".cargo/config.toml",
         '[source.crates-io]\nreplace-with = "mirror"\n[source.mirror]\nregistry = "sparse+https://mirror/"\n'
         '[source.disk]\nlocal-registry = "crates"\n[registries.my-own]\nindex = "https://own/"\ntoken = "s3cret"\n'
+        '[registries.proxy]\nindex = "https://proxy/"\n'
+        '[http]\nproxy = "http://me:s3cret4@proxy:3128"\nmultiplexing = false\n'
         '[build]\nrustc-wrapper = "sccache"\nrustflags = ["-Cx"]\n',
     )
     put(tmp_path, ".cargo/credentials.toml", '[registry]\ntoken = "s3cret2"\n')
@@ -136,7 +138,13 @@ def test_mirrors_reach_the_workspace_and_secrets_only_the_fetch(tmp_path: Path):
     assert tomllib.loads(text)["source"]["crates-io"] == {"replace-with": "mirror"}
     assert tomllib.loads(text)["source"]["disk"] == {"local-registry": str(tmp_path / "crates")}
     assert config.visible == (tmp_path / "crates",)
-    assert config.secrets == {"CARGO_REGISTRIES_MY_OWN_TOKEN": "s3cret", "CARGO_REGISTRY_TOKEN": "s3cret2"}
+    assert tomllib.loads(text)["registries"]["proxy"] == {"index": "https://proxy/"}
+    assert tomllib.loads(text)["http"] == {"multiplexing": False}
+    assert config.secrets == {
+        "CARGO_REGISTRIES_MY_OWN_TOKEN": "s3cret",
+        "CARGO_REGISTRY_TOKEN": "s3cret2",
+        "CARGO_HTTP_PROXY": "http://me:s3cret4@proxy:3128",
+    }
     assert config.variables == {"CARGO_REGISTRIES_OTHER_INDEX": "https://other/"}
     provider = {"CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS": "cargo:token"}
     assert make(tmp_path, config).fetch_variables(offline=False) == provider | config.secrets
