@@ -1,0 +1,17 @@
+"""Build results become images, and images go to registries: see docs/images.md and docs/registries.md.
+
+`assemble` is the door and reads from top to bottom: plan, admit, store, remember.
+
+What is in an image: `layers` are the values everything works from. `services` decides the layers of each service,
+`contents` reads trees of this machine as their entries, `nginx` renders the web server's configuration.
+What may not be: `admission` refuses compilers, sources and what is over its budget, `checks` a program whose libraries
+are not there, `addresses` a bundle that would ask the visitor's own machine (it reads scripts with `javascript`).
+
+Into the engine's storage: `storage` has the two ways. Ours: `archive` writes a layer's bytes, `layout` the JSON around
+them, `scratch` finds room for seconds, `offer` serves them to skopeo where there is no room. The other: `dockerfile`
+writes the generated Dockerfile and its context.
+
+Afterwards: `explain` tells where the bytes are. `push` sends to registries what `packing` has compressed; `sbom` and
+`provenance` say what an image is made of and where it comes from, `attestations` makes both for a build, `referrers`
+attaches them.
+"""
