@@ -1,14 +1,15 @@
 """What will be done, decided without I/O: same settings and project, same plan."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, assert_never
 
 from orchestrator.detect.backend import Backend
 from orchestrator.detect.frontend import ApiVariable, Frontend
 from orchestrator.errors import ProjectError, UsageError
 from orchestrator.project import Project
 from orchestrator.settings import Layout, Settings, Web
+from orchestrator.tools.platforms import PLATFORMS, architecture_name, host_platform
 
 Kind = Literal["frontend", "backend"]
 
@@ -16,16 +17,31 @@ PUBLIC_PORT = 8080
 """Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
 HIGHEST_PORT = 65_535
 
+GO_LISTING = (
+    "package {{.ImportPath}} {{.Standard}} {{len .CgoFiles}}"
+    "{{with .Module}} {{.Main}} {{.Path}} {{.Version}}{{with .Replace}} => {{.Path}} {{.Version}}{{end}}{{end}}"
+)
+"""The line `go list` prints for each package that is linked (https://pkg.go.dev/cmd/go, "List packages")."""
+
+CARGO_TARGET_PROBE = (
+    """printf 'std %s\\n' "$(rustc --print target-libdir --target "$1")"; """
+    """for name in "$1" "${1/riscv64gc/riscv64}" "${1/-unknown-/-}" "${1/riscv64gc-unknown-/riscv64-}"; do """
+    """if cc=$(command -v "$name-gcc" || command -v "$name-cc"); then """
+    """printf 'compiler %s\\nstart %s\\n' "$cc" "$("$cc" -print-file-name=crt1.o)"; break; fi; done"""
+)
+"""Prints where the dev shell has the standard library, a C compiler and a libc for the target `$1`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One program run inside the build workspace, in the dev shell.
 
+    An "inspect" step compiles nothing: what it prints decides how, and whether, the next one builds.
     `directory` is relative to the monorepo's root. Only a step with `network` can reach the network and the
     user's registry credentials.
     """
 
-    name: Literal["fetch", "build"]
+    name: Literal["fetch", "inspect", "build"]
     argv: tuple[str, ...]
     directory: PurePosixPath
     network: bool
@@ -41,6 +57,14 @@ class CargoOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class GoOutput:
+    """The artifact is the program `go build` makes of a main package, named by its path in the module."""
+
+    package: str
+    binary: str
+
+
+@dataclass(frozen=True, slots=True)
 class TreeOutput:
     """The artifact is a directory, relative to the monorepo's root."""
 
@@ -49,7 +73,11 @@ class TreeOutput:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """How one service is built. `framework` is "vite" or "rust"; `lock_file` is relative to the monorepo."""
+    """How one service is built. `framework` is "vite", "rust" or "go"; `lock_file` is relative to the monorepo.
+
+    `platform` is what it is built for, "" where that is this machine or makes no difference; `service` is then the
+    name of the service alone, else with its architecture ("backend-arm64").
+    """
 
     service: str
     kind: Kind
@@ -57,7 +85,8 @@ class BuildPlan:
     directory: PurePosixPath
     lock_file: PurePosixPath
     steps: tuple[Step, ...]
-    output: CargoOutput | TreeOutput
+    output: CargoOutput | GoOutput | TreeOutput
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,30 +138,54 @@ class BackendPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One application: what is built, what is served, what runs; with `layout` "single" all of it in one container."""
+    """One application: what is built, what is served, what runs; with `layout` "single" all of it in one container.
+
+    `platforms` are those images are made for, "" standing for this machine's.
+    """
 
     app: str
     builds: tuple[BuildPlan, ...]
     web: WebPlan
     backend: BackendPlan | None
     layout: Layout = "pod"
+    platforms: tuple[str, ...] = ("",)
 
 
-def make_plan(settings: Settings, project: Project) -> Plan:
-    """Decide. Raises `ProjectError` when a frontend cannot be built, `UsageError` where ports or layout do not fit."""
+def make_plan(settings: Settings, project: Project, *, host: str | None = None) -> Plan:
+    """Decide. `host` is this machine's platform.
+
+    Raises `ProjectError` when a frontend cannot be built, `UsageError` where ports, layout or platforms do not fit.
+    """
     _check_layout(settings, project)
+    platforms = _plan_platforms(settings, host or host_platform())
     builds = []
     if project.frontend is not None:
         builds.append(_plan_frontend(settings, project.frontend))
     if project.backend is not None:
-        builds.append(_plan_backend(settings, project.backend))
+        builds += [_plan_backend(settings, project.backend, platform) for platform in platforms]
     return Plan(
         app=settings.name,
         builds=tuple(builds),
         web=_plan_web(settings, project),
         backend=_plan_backend_run(settings, project.backend) if project.backend else None,
         layout=settings.layout,
+        platforms=platforms,
     )
+
+
+def _plan_platforms(settings: Settings, host: str) -> tuple[str, ...]:
+    """This machine's own first, as "": a build is the same whether its platform was asked for or not."""
+    platforms = tuple(sorted("" if platform == host else platform for platform in settings.platforms)) or ("",)
+    if settings.layout == "single" and platforms != ("",):
+        raise UsageError(
+            f"with the layout single images are made for {host} only", hint="leave --platform out, or take --layout pod"
+        )
+    return platforms
+
+
+def build_name(service: str, platform: str) -> str:
+    """What the build of a service for a platform is called; "" is this machine's."""
+    return f"{service}-{architecture_name(platform)}" if platform else service
 
 
 def _check_layout(settings: Settings, project: Project) -> None:
@@ -193,36 +246,60 @@ def api_base(settings: Settings, variable: ApiVariable) -> str:
     return "/." if variable.loses_empty else ""
 
 
-def _plan_backend(settings: Settings, backend: Backend) -> BuildPlan:
-    build = (
-        ("bash", "-c", settings.backend_build)
-        if settings.backend_build
-        else (
-            *(
-                "cargo",
-                "build",
-                "--release",
-                "--locked",
-                "--offline",
-                "-p",
-                backend.package,
-                "--bin",
-                backend.binary,
-            ),
-            "--message-format=json-render-diagnostics",
-        )
-    )
+def _plan_backend(settings: Settings, backend: Backend, platform: str) -> BuildPlan:
+    output: CargoOutput | GoOutput
+    match backend.framework:
+        case "rust":
+            steps, output = _cargo_steps(backend, platform), CargoOutput(backend.package, backend.binary)
+        case "go":
+            steps, output = _go_steps(backend), GoOutput(backend.package, backend.binary)
+        case _:
+            assert_never(backend.framework)
+    if settings.backend_build:
+        own = Step("build", ("bash", "-c", settings.backend_build), backend.directory, network=False)
+        steps = (*steps[:-1], replace(own, environment=steps[-1].environment))
     return BuildPlan(
-        service="backend",
+        service=build_name("backend", platform),
         kind="backend",
         framework=backend.framework,
         directory=backend.directory,
         lock_file=backend.lock_file,
-        steps=(
-            Step("fetch", ("cargo", "fetch", "--locked"), backend.directory, network=True),
-            Step("build", build, backend.directory, network=False),
-        ),
-        output=CargoOutput(backend.package, backend.binary),
+        steps=steps,
+        output=output,
+        platform=platform,
+    )
+
+
+def _cargo_steps(backend: Backend, platform: str) -> tuple[Step, ...]:
+    """For another platform the dev shell is first asked what it has for it."""
+    target = PLATFORMS[platform].rust if platform else ""
+    inspect = Step("inspect", ("bash", "-c", CARGO_TARGET_PROBE, "probe", target), backend.directory, network=False)
+    build = (
+        *("cargo", "build", "--release", "--locked", "--offline"),
+        *(("--target", target) if target else ()),
+        *("-p", backend.package, "--bin", backend.binary),
+        "--message-format=json-render-diagnostics",
+    )
+    return (
+        *((inspect,) if target else ()),
+        Step("fetch", ("cargo", "fetch", "--locked"), backend.directory, network=True),
+        Step("build", build, backend.directory, network=False),
+    )
+
+
+def _go_steps(backend: Backend) -> tuple[Step, ...]:
+    """Vendored modules need no fetch. `go list` says what is linked, and whether any of it needs a C compiler."""
+    offline = ("GOPROXY", "off")
+    fetch = Step("fetch", ("go", "mod", "download", "-modcacherw"), backend.directory, network=True)
+    build = (
+        *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
+        *("-ldflags", "-s -w", backend.package),
+    )
+    listing = ("go", "list", "-deps", "-f", GO_LISTING, backend.package)
+    return (
+        *(() if backend.lock_file.name == "modules.txt" else (fetch,)),
+        Step("inspect", listing, backend.directory, network=False, environment=(offline,)),
+        Step("build", build, backend.directory, network=False, environment=(offline,)),
     )
 
 

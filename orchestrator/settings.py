@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
 from orchestrator.errors import UsageError
+from orchestrator.tools.platforms import parse_platform
 
 FILE_NAME = "orchestrator.toml"
 ENVIRONMENT_PREFIX = "ORCHESTRATOR_"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_LISTS = ("domains", "only", "skip", "generate_secrets")
+_LISTS = ("domains", "only", "skip", "platforms", "generate_secrets")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -199,6 +200,7 @@ class Settings(_Model):
     write_lock: bool = Field(False, description="write a missing lock file into the monorepo")
     ignore_rust_toolchain: bool = Field(False, description="build with the dev shell's Rust whatever is asked for")
     assembler: Assembler = Field("oci", description="what assembles the images")
+    platforms: tuple[str, ...] = Field((), description="what images are made for, such as linux/arm64; this machine's")
     keep_releases: int = Field(5, ge=1, description="how many releases are kept")
     keep_bytes: str = Field("5g", pattern=_SIZE, description="bytes of caches and unused images `gc` keeps")
     image: ImageRules = Field(ImageRules(), description="what images may hold")
@@ -228,6 +230,11 @@ class Settings(_Model):
         if not _NAME.fullmatch(name):
             raise ValueError("use 1 to 63 lower-case letters, digits and dashes, not starting or ending with a dash")
         return name
+
+    @field_validator("platforms")
+    @classmethod
+    def _check_platforms(cls, platforms: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(parse_platform(part) for text in platforms for part in text.split(",")))
 
     @field_validator("domains")
     @classmethod

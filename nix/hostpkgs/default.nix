@@ -14,6 +14,12 @@ let
     (import ./rust.nix { inherit lib host; })
     (import ./python.nix { inherit lib host; })
     (final: _: {
+      pkgsCross.aarch64-multiplatform = {
+        stdenv.cc = final.gcc-aarch64-linux-gnu;
+        buildPackages.gcc = final.gcc-aarch64-linux-gnu;
+      };
+    })
+    (final: _: {
       inherit config lib overlays system;
       pkgs = final;
       path = ./.;
@@ -25,7 +31,9 @@ let
     })
   ];
 in
-if system != host.system then
+if host ? foreign.${system} then
+  import ./foreign.nix { inherit lib; native = import ./. { system = host.system; }; foreign = host.foreign.${system}; }
+else if system != host.system then
   throw "hostpkgs: this machine is ${host.system}; it has no packages for ${system}"
 else if crossSystem != null then
   throw "hostpkgs: cross compilation needs the real nixpkgs"

@@ -7,11 +7,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.build.cache.explain import Reasons
+from orchestrator.build.cargo_lock import explain_refusal
+from orchestrator.build.cargo_target import Target
 from orchestrator.build.registries import UserConfig, read_toml, table, write_config
 from orchestrator.build.rust_tools import NO_RUST, Linker, RustTools
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
+from orchestrator.errors import OrchestratorError
 from orchestrator.plan import BuildPlan, CargoOutput
+from orchestrator.tools.platforms import PLATFORMS
 
 WRITE_LOCK = ("cargo", "generate-lockfile")
 _REPORTING = ("--message-format=json-render-diagnostics", "--verbose")
@@ -37,6 +41,11 @@ class Cargo:
     reused: int = 0
     reasons: Reasons = field(default_factory=Reasons)
     executable: PurePosixPath | None = None
+    target: Target | None = None
+
+    def __post_init__(self) -> None:
+        if self.build.platform:
+            self.target = Target(PLATFORMS[self.build.platform])
 
     def decides_fetch(self, path: str) -> bool:
         """Whether the file decides what is fetched."""
@@ -74,10 +83,11 @@ class Cargo:
         if not any("strip" in table(found, "profile", "release") for found in profiles):
             variables["CARGO_PROFILE_RELEASE_STRIP"] = "symbols"
         if not self._has_target_flags("rustflags"):
-            variables["CARGO_BUILD_RUSTFLAGS"] = " ".join([*_remapped(workspace), *self._link_flags()])
+            target = self.target.flags() if self.target else ()
+            variables["CARGO_BUILD_RUSTFLAGS"] = " ".join([*_remapped(workspace), *self._link_flags(), *target])
         if not any(name in ("CFLAGS", "CXXFLAGS") for name in self.tools.variables):
             variables |= _c_flags(workspace)
-        return variables
+        return variables | (self.target.variables() if self.target else {})
 
     @property
     def linker(self) -> Linker | None:
@@ -110,6 +120,8 @@ class Cargo:
 
     def read(self, line: str) -> str | None:
         """Take in one line of output; the text to show, None for a message meant for programs."""
+        if self.target is not None and self.target.read(line):
+            return None
         if not line.startswith('{"reason":'):
             return None if self.reasons.read(line) else line
         try:
@@ -120,10 +132,20 @@ class Cargo:
             self._count(message)
         return None
 
+    def settle(self) -> None:
+        """Raises `ToolchainError` when the dev shell cannot build for the platform asked for."""
+        if self.target is not None:
+            self.target.require(self.build.service)
+
+    def explain(self, error: OrchestratorError) -> OrchestratorError:
+        """The same error; for a lock file that is out of date one that names the crates and the command to run."""
+        return explain_refusal(error, self.build, self.snapshot)
+
     def product(self, workspace: Workspace) -> Path:
         """The binary: what cargo named, else (after a build command of the user's own) the usual place."""
         assert isinstance(self.build.output, CargoOutput)
-        usual = workspace.seen("target") / "release" / self.build.output.binary
+        place = workspace.seen("target") / (self.target.name if self.target else "")
+        usual = place / "release" / self.build.output.binary
         return workspace.outside(self.executable or usual)
 
     def _count(self, message: dict[str, Any]) -> None:

@@ -20,6 +20,9 @@ _NODE_BYTES = (30 * MB, 1 * MB)
 """A first build's base and bytes per locked package. Measured on examples/towns: 72 crates 247 MB, 119 locked
 npm packages 92 MB, caches included."""
 
+_GO_BYTES = (120 * MB, 2 * MB)
+"""The same for each line of go.sum. Measured: 89 MB for what net/http needs of the standard library."""
+
 _TOOLCHAIN_BYTES = 300 * MB
 _IMAGE_BYTES = 60 * MB
 """Measured: towns 27 MB with all it shares, in a temporary file and in the storage."""
@@ -119,6 +122,9 @@ def _estimate(build: BuildPlan, lock: Path) -> int:
     if build.framework == "rust":
         base, each = _RUST_BYTES
         return base + each * text.count("[[package]]")
+    if build.framework == "go":
+        base, each = _GO_BYTES
+        return base + each * text.count("/go.mod h1:")
     base, each = _NODE_BYTES
     return base + each * text.count('"node_modules/')
 

@@ -18,17 +18,21 @@ class Component:
     `source` is "" for the ecosystem's own registry, "local" for the monorepo's own code, else an address.
     """
 
-    ecosystem: Literal["cargo", "npm"]
+    ecosystem: Literal["cargo", "golang", "npm"]
     name: str
     version: str
     licence: str
     source: str
 
 
-def cargo_tree_argv(package: str) -> tuple[str, ...]:
-    """The command that lists what is linked into a package's binary: no macros, build scripts, tests, other targets."""
+def cargo_tree_argv(package: str, target: str = "") -> tuple[str, ...]:
+    """The command that lists what is linked into a package's binary: no macros, build scripts, tests, other targets.
+
+    `target` is what it is built for, "" for this machine.
+    """
     return (
         *("cargo", "tree", "--locked", "--offline", "--package", package),
+        *(("--target", target) if target else ()),
         *("--edges", "normal,no-proc-macro", "--prefix", "none", "--format", f"{{p}}{_SEPARATOR}{{l}}"),
     )
 
@@ -48,6 +52,18 @@ def _crate(line: str) -> Component | None:
     source = "" if place is None else "local" if place["place"].startswith("/") else place["place"]
     licence = licence.removesuffix("(*)").strip().replace("/", " OR ")
     return Component("cargo", match["name"], match["version"], " ".join(licence.split()), source)
+
+
+def go_module(path: str, version: str, replacement: tuple[str, str] | None = None) -> Component:
+    """A module that is linked; what replaces it is what it is: another module, or a directory of the monorepo."""
+    name, version = replacement or (path, version)
+    local = not version
+    return Component("golang", path if local else name, version, "", "local" if local else "")
+
+
+def go_library(version: str) -> Component:
+    """Go's standard library, which every program of Go has in it, under the name vulnerability databases use."""
+    return Component("golang", "stdlib", version, "BSD-3-Clause", "")
 
 
 def parse_package_lock(text: str) -> tuple[Component, ...]:

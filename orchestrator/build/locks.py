@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.build import cargo, node
+from orchestrator.build import cargo, golang, node
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.errors import ProjectError
 from orchestrator.events import Emit, Note
@@ -49,7 +49,7 @@ def write_locks(snapshot: Snapshot, builds: tuple[BuildPlan, ...], write: WriteL
 
 def write_command(build: BuildPlan) -> tuple[str, ...]:
     """What writes the lock file of this build, run in the lock file's directory."""
-    return cargo.WRITE_LOCK if build.framework == "rust" else node.WRITE_LOCK
+    return {"rust": cargo.WRITE_LOCK, "go": golang.WRITE_LOCK}.get(build.framework, node.WRITE_LOCK)
 
 
 def _missing(snapshot: Snapshot, build: BuildPlan) -> ProjectError:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
+from orchestrator.errors import OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.plan import BuildPlan, TreeOutput
 
@@ -63,6 +64,14 @@ class Node:
         if found := _MODULES.search(line):
             self.compiled += int(found.group(1))
         return line
+
+    def settle(self) -> str | None:
+        """Nothing: there is nothing to inspect before npm builds."""
+        return None
+
+    def explain(self, error: OrchestratorError) -> OrchestratorError:
+        """The same error: npm says itself what to do."""
+        return error
 
     def product(self, workspace: Workspace) -> Path:
         """The directory of files the build was planned to give."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
@@ -19,14 +19,15 @@ from orchestrator.build.service import ServiceBuild, Site, build_service, find_b
 from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.build.toolchain import init_program, open_toolchain, web_server
 from orchestrator.build.trace import Trace
-from orchestrator.errors import BuildError, DiskError, Interrupted
+from orchestrator.errors import BuildError, DiskError, Interrupted, ToolchainError
 from orchestrator.events import Emit, Note
-from orchestrator.plan import BuildPlan, Plan
-from orchestrator.process import Cancel
+from orchestrator.plan import BuildPlan, Plan, build_name
+from orchestrator.process import Cancel, ProgramMissing
 from orchestrator.settings import Layout, Settings
 from orchestrator.tools import sandbox
 
 _WEB = "web"
+_NO_NGINX = "build on a machine of that platform, or where a binary cache or Debian can be reached; or leave {} out"
 _LINK_SECONDS = 0.1
 _NO_HOMES = frozenset({Path("/"), Path("/nonexistent"), Path("/var/empty")})
 
@@ -35,7 +36,8 @@ _NO_HOMES = frozenset({Path("/"), Path("/nonexistent"), Path("/var/empty")})
 class BuildResults:
     """What the builds gave. `toolchain` is "flake" or "host"; `web_server` is nginx's path in the Nix store.
 
-    `init` is that of the first process of an image for one container, None in the other layout.
+    `init` is that of the first process of an image for one container, None in the other layout;
+    `foreign_web_servers` are those for other platforms, as far as there are any.
 
     `toolchain_key` changes whenever the dev shell does, `sources` whenever a file the builds see does (hexadecimal).
     """
@@ -48,6 +50,7 @@ class BuildResults:
     toolchain_key: str
     sources: str
     init: Path | None = None
+    foreign_web_servers: Mapping[str, Path] = field(default_factory=dict)
 
 
 def run_builds(
@@ -80,6 +83,7 @@ def run_builds(
             settings, project_root, plan, emit, stop, recorder, jobserver, environ, clock, place or settings.cache_dir
         )
         site = _prepare(run)
+        foreign = _foreign_web_servers(run, site)
         services, (nginx, init) = _build_all(run, site, cancel)
     return BuildResults(
         toolchain=site.toolchain.kind,
@@ -90,6 +94,7 @@ def run_builds(
         toolchain_key=site.toolchain.key,
         sources=site.snapshot.digest,
         init=init,
+        foreign_web_servers=foreign,
     )
 
 
@@ -203,6 +208,25 @@ def _build_all(run: _Run, site: Site, asked: Cancel) -> tuple[tuple[ServiceBuild
     asked.check()
     _raise_first([*services, ours])
     return tuple(service.result() for service in services), ours.result()
+
+
+def _foreign_web_servers(run: _Run, site: Site) -> dict[str, Path]:
+    """nginx for every platform but this machine's, before anything is compiled for it.
+
+    Raises `ToolchainError` where a page needs one that cannot be had. A backend alone does without: what runs its
+    image elsewhere can hand it requests.
+    """
+    found = {}
+    for platform in filter(None, run.plan.platforms):
+        try:
+            with phase(site, build_name(_WEB, platform), "web server"):
+                found[platform] = web_server(site.toolchain, platform, offline=run.settings.offline, cancel=site.cancel)
+        except (ToolchainError, ProgramMissing) as error:
+            text = f"there is no nginx for {platform}: {error.message}"
+            if run.plan.web.static is not None:
+                raise ToolchainError(text, details=error.details, hint=_NO_NGINX.format(platform)) from error
+            run.emit(Note(f"{text}; its web image is left out", level="warning"))
+    return found
 
 
 def _our_programs(site: Site, layout: Layout) -> tuple[Path, Path | None]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, assert_never
 
 from orchestrator.build import artifacts
@@ -17,7 +17,9 @@ from orchestrator.build.cargo import Cargo
 from orchestrator.build.disk import remember_build
 from orchestrator.build.environment import FetchAccess, secret_values, step_environment
 from orchestrator.build.fetch import Fetch
-from orchestrator.build.inventory import Component, cargo_tree_argv, parse_cargo_tree, parse_package_lock
+from orchestrator.build.go_toolchain import asked_go, go_version, require_go
+from orchestrator.build.golang import Go
+from orchestrator.build.inventory import Component, cargo_tree_argv, go_library, parse_cargo_tree, parse_package_lock
 from orchestrator.build.jobserver import Jobserver, Slot
 from orchestrator.build.node import Node
 from orchestrator.build.registries import UserConfig
@@ -28,11 +30,12 @@ from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.build.trace import Trace
 from orchestrator.build.workspace import Workspace, open_workspace, sync_sources
-from orchestrator.errors import BuildError, ToolchainError
+from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
-from orchestrator.files import tree_size
-from orchestrator.plan import BuildPlan, CargoOutput, Kind, Step, TreeOutput
+from orchestrator.files import read_json, tree_size, write_json
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, Kind, Step, TreeOutput
 from orchestrator.process import Cancel
+from orchestrator.tools.platforms import PLATFORMS
 
 Cache = Literal["hit", "partial", "miss"]
 
@@ -41,6 +44,7 @@ Cache = Literal["hit", "partial", "miss"]
 class ServiceBuild:
     """A built service. `cache` is "hit" when nothing ran, "partial" when something earlier was of use.
 
+    `platform` is what it was built for, "" where that is this machine or makes no difference.
     `artifact` is the binary or the directory of files, `log` the whole output of the build that made it,
     `components` the packages the artifact is made of, None when they are not known.
     """
@@ -54,13 +58,19 @@ class ServiceBuild:
     artifact: Path
     log: Path
     components: tuple[Component, ...] | None = None
+    platform: str = ""
 
 
 class Ecosystem(Protocol):
-    """What differs between languages. One value per build: it also counts what the build says it did."""
+    """What differs between languages. One value per build: it also counts what the build says it did.
 
-    compiled: int
-    reused: int
+    `settle` is called after an "inspect" step; it gives what is to be said and raises when nothing can be built.
+    """
+
+    @property
+    def compiled(self) -> int: ...
+    @property
+    def reused(self) -> int: ...
 
     def decides_fetch(self, path: str) -> bool: ...
     def prepare(self, workspace: Workspace) -> None: ...
@@ -69,6 +79,8 @@ class Ecosystem(Protocol):
     def variables(self, workspace: Workspace) -> dict[str, str]: ...
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]: ...
     def read(self, line: str) -> str | None: ...
+    def settle(self) -> str | None: ...
+    def explain(self, error: OrchestratorError) -> OrchestratorError: ...
     def product(self, workspace: Workspace) -> Path: ...
 
 
@@ -112,6 +124,7 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
         return _result(site, build, seconds, "hit", 0, found)
     with site.jobserver.slot(site.cancel) as slot, _workspace(site, build.service) as workspace:
         bench = _bench(site, build, workspace, slot)
+        _check_go(site, build, bench)
         tools = _rust_tools(site, build, bench)
         ecosystem = choose_ecosystem(site, build, tools)
         _say_linker(site, build, ecosystem)
@@ -161,6 +174,32 @@ def _say_linker(site: Site, build: BuildPlan, ecosystem: Ecosystem) -> None:
         site.emit(Note(text))
 
 
+def _check_go(site: Site, build: BuildPlan, bench: Bench) -> None:
+    """Refuse a dev shell with an older Go than the monorepo asks for."""
+    asked = asked_go(site.snapshot, build.directory) if isinstance(build.output, GoOutput) else None
+    if asked is not None:
+        require_go(asked, _said_by_go(site, bench), source=site.toolchain.source)
+
+
+def _said_by_go(site: Site, bench: Bench) -> str:
+    """What `go version` says in the dev shell; asked once for each."""
+    record = site.cache_dir / "go" / f"{site.toolchain.key[:32]}.json"
+    said = read_json(record)
+    if isinstance(said, str):
+        return said
+    lines: list[str] = []
+
+    def read(line: str) -> str:
+        lines.append(line)
+        return line
+
+    environment = step_environment(bench.workspace) | {"GOTOOLCHAIN": "local"}
+    run_command(bench, Command(("go", "version"), PurePosixPath(), environment), read=read)
+    said = next((line for line in lines if line.startswith("go version ")), "")
+    write_json(record, said)
+    return said
+
+
 def _cache_state(ecosystem: Ecosystem, fetched: bool) -> Cache:
     if ecosystem.reused and not ecosystem.compiled:
         return "hit"
@@ -194,6 +233,8 @@ def choose_ecosystem(site: Site, build: BuildPlan, tools: RustTools = NO_RUST) -
     match build.output:
         case CargoOutput():
             return Cargo(build, site.snapshot, site.user_config, tools)
+        case GoOutput():
+            return Go(build, site.snapshot)
         case TreeOutput():
             return Node(build, site.snapshot)
         case _:
@@ -262,14 +303,23 @@ def _make(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, cach
     for step in build.steps:
         if step.name == "fetch":
             fetched = _fetch(site, build, bench, ecosystem, step) or fetched
+        elif step.name == "inspect":
+            _inspect(site, bench, ecosystem, step)
         else:
             _build(site, bench, ecosystem, step, cache)
     return fetched
 
 
+def _inspect(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step) -> None:
+    with phase(site, bench.service, step.name), _explained(ecosystem):
+        run_command(bench, _command(site, bench, ecosystem, step), read=ecosystem.read)
+        if (said := ecosystem.settle()) is not None:
+            site.emit(Note(said))
+
+
 def _build(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: TargetCache | None) -> None:
     started = site.clock()
-    with phase(site, bench.service, step.name) as going_on:
+    with phase(site, bench.service, step.name) as going_on, _explained(ecosystem):
         run_command(bench, _command(site, bench, ecosystem, step), read=ecosystem.read)
         if cache is not None and isinstance(ecosystem, Cargo):
             units = ecosystem.reasons.units
@@ -292,7 +342,7 @@ def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, ste
     )
     if ecosystem.is_fetched(bench.workspace) and fetch.is_current():
         return False
-    with phase(site, bench.service, step.name) as going_on:
+    with phase(site, bench.service, step.name) as going_on, _explained(ecosystem):
         going_on.outcome = fetch.run()
     return True
 
@@ -310,6 +360,18 @@ def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache:
         emit=site.emit,
         cancel=site.cancel,
     )
+
+
+@contextmanager
+def _explained(ecosystem: Ecosystem) -> Iterator[None]:
+    """Say what to do where a tool only says that its lock file is out of date."""
+    try:
+        yield
+    except BuildError as error:
+        explained = ecosystem.explain(error)
+        if explained is error:
+            raise
+        raise explained from error
 
 
 def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:
@@ -358,9 +420,13 @@ def _components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem
         match build.output:
             case CargoOutput(package):
                 lines: list[str] = []
-                step = Step("build", cargo_tree_argv(package), build.directory, network=False)
+                target = PLATFORMS[build.platform].rust if build.platform else ""
+                step = Step("build", cargo_tree_argv(package, target), build.directory, network=False)
                 run_command(bench, _command(site, bench, ecosystem, step), read=lines.append)
                 return parse_cargo_tree(lines)
+            case GoOutput():
+                library = go_library(go_version(_said_by_go(site, bench)))
+                return ecosystem.linked(library) if isinstance(ecosystem, Go) else None
             case TreeOutput():
                 return parse_package_lock((bench.workspace.path / "src" / build.lock_file).read_text())
             case _:
@@ -373,7 +439,7 @@ def _components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem
 
 def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
     product = ecosystem.product(bench.workspace)
-    wanted = Path.is_file if isinstance(build.output, CargoOutput) else Path.is_dir
+    wanted = Path.is_dir if isinstance(build.output, TreeOutput) else Path.is_file
     if not wanted(product):
         raise BuildError(
             f"{build.service}: the build succeeded but did not give {bench.workspace.named(product)}",
@@ -394,5 +460,6 @@ def _result(
         compiled_units=units,
         artifact=artifact.path,
         components=artifact.components,
+        platform=build.platform,
         log=log_path(site.cache_dir, site.app, build.service),
     )

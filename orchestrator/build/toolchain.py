@@ -16,11 +16,14 @@ from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.errors import ToolchainError
 from orchestrator.events import Emit, Line, Note
 from orchestrator.files import locked, read_json, remove_tree, resource, write_json
+from orchestrator.plan import build_name
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings
 from orchestrator.tools import hostset, nix, nixreach
+from orchestrator.tools.hostforeign import foreign_set
 from orchestrator.tools.hostset import HostSet
 from orchestrator.tools.nix import Nix
+from orchestrator.tools.platforms import PLATFORMS
 
 Kind = Literal["flake", "host"]
 
@@ -104,12 +107,24 @@ def open_toolchain(settings: Settings, snapshot: Snapshot, *, emit: Emit, cancel
     )
 
 
-def web_server(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:
-    """The store path of nginx from the toolchain's own package set. Raises `ToolchainError` when it has none."""
-    link = toolchain.home / "nginx"
+def web_server(
+    toolchain: Toolchain, platform: str = "", *, offline: bool = False, cancel: Cancel | None = None
+) -> Path:
+    """The store path of nginx from the toolchain's own package set, for this machine unless a platform is given.
+
+    Raises `ToolchainError` when it has none, and `ProgramMissing` when this machine could not even look for one.
+    """
+    link = toolchain.home / build_name("nginx", platform)
     if link.exists():
         return link.resolve()
-    return nix.build(toolchain.nix, f"{toolchain.nixpkgs}#nginx", out_link=link, cancel=cancel)
+    if not platform:
+        return nix.build(toolchain.nix, f"{toolchain.nixpkgs}#nginx", out_link=link, cancel=cancel)
+    architecture, packages = PLATFORMS[platform], toolchain.nixpkgs
+    if toolchain.kind == "host":
+        host_set = Path(packages.removeprefix("path:"))
+        packages = f"path:{foreign_set(host_set, architecture, offline=offline, cancel=cancel)}"
+    package = f"{packages}#legacyPackages.{architecture.nix}.nginx"
+    return nix.build(toolchain.nix, package, out_link=link, cancel=cancel)
 
 
 def init_program(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:

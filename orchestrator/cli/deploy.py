@@ -56,7 +56,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     from orchestrator.deploy.documents import keep_documents
     from orchestrator.deploy.domains import check_domains, serve_domains
     from orchestrator.deploy.lock import locked_app
-    from orchestrator.deploy.preflight import check_port
+    from orchestrator.deploy.preflight import check_platforms, check_port
     from orchestrator.deploy.release import deploy_release
     from orchestrator.image.assemble import find_products
     from orchestrator.image.attestations import attest_images
@@ -66,6 +66,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     settings = settings_from(flags)
     with running(verbosity_of(verbosity)) as run, locked_app(settings.state_dir, settings.name):
         project, plan = decide(settings)
+        check_platforms(plan)
         engine = open_engine(settings.state_dir, cancel=run.cancel)
         check_port(settings, engine)
         domains = check_domains(settings, engine, os.environ, emit=run.emit)
@@ -91,7 +92,7 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
     if as_json:
         print_json(
             deploy_result(settings.name, results, images, release).model_copy(
-                update={"pushed": pushed_results(pushed), "domains": tuple(url for url, _ in urls)}
+                update={**pushed_results(pushed), "domains": tuple(url for url, _ in urls)}
             )
         )
     else:
@@ -115,6 +116,7 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
       orchestrator build --name app --only backend --verbose
       orchestrator build --name app --json --trace trace.json
       orchestrator build --name app --push registry.example.org/team/app --tag 1.2
+      orchestrator build --name app --platform linux/amd64,linux/arm64 --push registry.example.org/team/app
       orchestrator build --name app --check
 
     With --check the first file in which the two builds differ is shown, and the exit code is 14.
@@ -137,7 +139,7 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
         documents = attest_images(settings, plan, project.root, results, images)
         pushed = push_made(wish, images, documents, default_tag="latest", engine=engine, run=run)
     if as_json:
-        print_json(build_result(settings.name, results, images).model_copy(update={"pushed": pushed_results(pushed)}))
+        print_json(build_result(settings.name, results, images).model_copy(update={**pushed_results(pushed)}))
     else:
         print_pushed(pushed)
         print_images(images)
@@ -250,7 +252,7 @@ def make_images(
 
 def print_images(images: "tuple[Image, ...]") -> None:
     for image in images:
-        print_result(f"{image.service}\t{image.size / 1e6:.1f} MB\t{image.reference}")
+        print_result(f"{image.name}\t{image.size / 1e6:.1f} MB\t{image.reference}")
 
 
 def print_domains(urls: "tuple[tuple[str, Probe], ...]") -> None:

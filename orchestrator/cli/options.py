@@ -85,20 +85,6 @@ def variable_options(command: Decorated) -> Decorated:
     return command
 
 
-def _check_platform(_context: click.Context, _parameter: click.Parameter, platform: str | None) -> None:
-    """Images are for the machine they are built on. Raises `UsageError` for any other."""
-    if platform is None:
-        return
-    from orchestrator.errors import UsageError
-    from orchestrator.image.storage import host_platform
-
-    if platform != host_platform():
-        raise UsageError(
-            f"images for {platform} cannot be made here: this machine builds {host_platform()} only",
-            hint="run the same command on a machine of that architecture; cross-compiling is not supported yet",
-        )
-
-
 def build_options(command: Decorated) -> Decorated:
     """How the builds run."""
     for option in reversed(
@@ -137,10 +123,10 @@ def build_options(command: Decorated) -> Decorated:
             ),
             click.option(
                 "--platform",
+                "platforms",
+                multiple=True,
                 metavar="OS/ARCH",
-                expose_value=False,
-                callback=_check_platform,
-                help="What the images are for; this machine's own is the only one so far.",
+                help="Make images for it, such as linux/arm64; may be repeated.  [default: this machine's]",
             ),
             click.option("--trace", metavar="FILE", help="Write Chrome trace events of the builds to FILE."),
         )

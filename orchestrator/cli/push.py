@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
 
@@ -11,16 +11,24 @@ from orchestrator.cli.options import app_argument, output_options, verbosity_of
 from orchestrator.cli.run import Run, print_json, print_result, running, state_dir
 
 if TYPE_CHECKING:
-    from orchestrator.cli.results import PushedImage
+    from orchestrator.cli.results import PushedImage, PushedIndexResult
     from orchestrator.image.assemble import Image
     from orchestrator.image.attestations import Attestations
-    from orchestrator.image.push import Pushed, Source, Target
+    from orchestrator.image.index import Delivery
+    from orchestrator.image.push import Source, Target
     from orchestrator.tools.podman import Engine
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 LOCAL_SERVICES = frozenset({"gate"})
 """The gate publishes a port of this machine; elsewhere that is the work of what runs the images."""
+
+
+class PushedFields(TypedDict):
+    """What `--json` says of a push."""
+
+    pushed: "tuple[PushedImage, ...]"
+    indexes: "tuple[PushedIndexResult, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +90,36 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
       orchestrator push app localhost:5000/app --compression zstd --json
 
     Each service has its own tag in the one repository: TAG-web, TAG-backend, or TAG alone where one image holds all;
-    without --tag the release's id is the tag. What the registry has is never sent again. Logins are those of
-    `podman login` and `docker login`.
+    without --tag the release's id is the tag. A release made for several platforms gets an image index under each.
+    What the registry has is never sent again. Logins are those of `podman login` and `docker login`.
     """
     from orchestrator.cli.results import PushResult
     from orchestrator.deploy.documents import find_release, read_documents
     from orchestrator.image.push import Source
+    from orchestrator.plan import build_name
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
 
     wish = Wish(repository, **how)
     state = state_dir()
     record = find_release(state, check_name(app), release)
+    images = [(service, "", image) for service, image in record.images.items()]
+    images += [(image.service, image.platform, image) for image in record.foreign_images]
     sources = tuple(
-        Source(service, image.image_id, image.reference, read_documents(state, app, record.id, service))
-        for service, image in record.images.items()
+        Source(
+            service,
+            image.image_id,
+            image.reference,
+            read_documents(state, app, record.id, build_name(service, platform)),
+            platform,
+        )
+        for service, platform, image in images
     )
     with running(verbosity_of(verbosity)) as run:
         engine = open_engine(state, cancel=run.cancel)
         pushed = push_all(wish, sources, default_tag=record.id, engine=engine, run=run)
     if as_json:
-        print_json(PushResult(app=app, release=record.id, pushed=pushed_results(pushed)))
+        print_json(PushResult(app=app, release=record.id, **pushed_results(pushed)))
     else:
         print_pushed(pushed)
 
@@ -126,28 +143,29 @@ def push_made(
     default_tag: str,
     engine: "Engine",
     run: Run,
-) -> "tuple[Pushed, ...]":
+) -> "Delivery":
     """Push the images just made and what is said about them, if that was asked for."""
+    from orchestrator.image.index import Delivery
     from orchestrator.image.push import Source
 
     if wish is None:
-        return ()
+        return Delivery()
     sources = tuple(
-        Source(image.service, image.image_id, image.reference, documents[image.service]) for image in images
+        Source(image.service, image.image_id, image.reference, documents[image.name], image.platform)
+        for image in images
     )
     return push_all(wish, sources, default_tag=default_tag, engine=engine, run=run)
 
 
-def push_all(
-    wish: Wish, sources: "tuple[Source, ...]", *, default_tag: str, engine: "Engine", run: Run
-) -> "tuple[Pushed, ...]":
+def push_all(wish: Wish, sources: "tuple[Source, ...]", *, default_tag: str, engine: "Engine", run: Run) -> "Delivery":
     """Push the images, except what is of use on this machine only."""
     from orchestrator.cli.run import cache_dir
-    from orchestrator.image.push import Dock, push_images
+    from orchestrator.image.index import push_platforms
+    from orchestrator.image.push import Dock
 
     target = make_target(wish, default_tag, run=run)
     wanted = [source for source in sources if source.service not in LOCAL_SERVICES]
-    return push_images(wanted, target, Dock(engine, cache_dir(), run.emit, run.cancel))
+    return push_platforms(wanted, target, Dock(engine, cache_dir(), run.emit, run.cancel))
 
 
 def make_target(wish: Wish, default_tag: str, *, run: Run | None) -> "Target":
@@ -169,15 +187,24 @@ def make_target(wish: Wish, default_tag: str, *, run: Run | None) -> "Target":
     return Target(parse_repository(wish.repository), tags, wish.compression, access)
 
 
-def pushed_results(pushed: "tuple[Pushed, ...]") -> "tuple[PushedImage, ...]":
-    """The images for `--json`."""
-    from orchestrator.cli.results import PushedImage
+def pushed_results(pushed: "Delivery") -> "PushedFields":
+    """The images and indexes for `--json`."""
+    from orchestrator.cli.results import PushedImage, PushedIndexResult
 
-    return tuple(PushedImage.model_validate(asdict(image)) for image in pushed)
+    return {
+        "pushed": tuple(PushedImage.model_validate(asdict(image)) for image in pushed.images),
+        "indexes": tuple(
+            PushedIndexResult.model_validate(asdict(index) | {"platforms": dict(index.platforms)})
+            for index in pushed.indexes
+        ),
+    }
 
 
-def print_pushed(pushed: "tuple[Pushed, ...]") -> None:
-    """One line per image, with the reference that never changes its meaning."""
-    for image in pushed:
-        repository = image.references[0].rpartition(":")[0]
-        print_result(f"{image.service}\t{repository}@{image.digest}\t{image.references[0]}")
+def print_pushed(pushed: "Delivery") -> None:
+    """One line per index, and per image that is in none, with the reference that never changes its meaning."""
+    listed = {digest for index in pushed.indexes for _, digest in index.platforms}
+    single = [image for image in pushed.images if image.digest not in listed]
+    found = [(index.service, index.digest, index.references[0]) for index in pushed.indexes]
+    found += [(image.service, image.digest, image.references[0]) for image in single]
+    for service, digest, reference in found:
+        print_result(f"{service}\t{reference.rpartition(':')[0]}@{digest}\t{reference}")

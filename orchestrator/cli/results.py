@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.cli.app_results import APPS_PUBLISHED, ProbeResult, probe_result
 from orchestrator.cli.cache_results import CACHE_PUBLISHED
+from orchestrator.tools.platforms import host_platform
 
 if TYPE_CHECKING:
     from orchestrator.build.runner import BuildResults
@@ -30,7 +31,7 @@ class EvidenceResult(_Model):
 
 
 class StepResult(_Model):
-    name: Literal["fetch", "build"]
+    name: Literal["fetch", "inspect", "build"]
     command: tuple[str, ...]
     directory: str
     network: bool
@@ -83,6 +84,7 @@ class ImageResult(_Model):
     manifest_digest: str
     size: int
     layers: tuple[LayerResult, ...]
+    platform: str
 
 
 class PushedImage(_Model):
@@ -97,6 +99,16 @@ class PushedImage(_Model):
     references: tuple[str, ...]
     size: int
     sent: int
+    platform: str
+
+
+class PushedIndexResult(_Model):
+    """An image index in a registry; `platforms` maps each platform to the digest of the image for it."""
+
+    service: str
+    digest: str
+    references: tuple[str, ...]
+    platforms: dict[str, str]
 
 
 class PushResult(_Model):
@@ -105,6 +117,7 @@ class PushResult(_Model):
     app: str
     release: str
     pushed: tuple[PushedImage, ...]
+    indexes: tuple[PushedIndexResult, ...] = ()
 
 
 class FindingResult(_Model):
@@ -126,7 +139,7 @@ class ScanResult(_Model):
 
 
 class BuildResult(_Model):
-    """`build --json`. Seconds and bytes. `pushed` is empty without --push."""
+    """`build --json`. Seconds and bytes. `pushed` and `indexes` are empty without --push."""
 
     app: str
     toolchain: Literal["flake", "host"]
@@ -134,6 +147,7 @@ class BuildResult(_Model):
     services: tuple[ServiceResult, ...]
     images: tuple[ImageResult, ...]
     pushed: tuple[PushedImage, ...] = ()
+    indexes: tuple[PushedIndexResult, ...] = ()
 
 
 class ReproducedService(_Model):
@@ -369,6 +383,7 @@ def _build_fields(app: str, results: "BuildResults", images: "tuple[Image, ...]"
                 "image_id": image.image_id,
                 "manifest_digest": image.manifest_digest,
                 "size": image.size,
+                "platform": image.platform or host_platform(),
                 "layers": [
                     {
                         "name": layer.name,

@@ -34,8 +34,8 @@ def keep_documents(
     """
     directory = _directory(state_dir, app, release_id)
     for image in images:
-        paths = (directory / f"{image.service}{_SBOM}", directory / f"{image.service}{_PROVENANCE}")
-        said = documents[image.service]
+        paths = (directory / f"{image.name}{_SBOM}", directory / f"{image.name}{_PROVENANCE}")
+        said = documents[image.name]
         for path, content in zip(paths, (said.sbom, said.provenance), strict=True):
             if not path.exists():
                 write_atomically(path, content)

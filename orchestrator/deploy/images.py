@@ -29,7 +29,7 @@ def retain_images(
     The latter are what `build` and failed deploys made; `orchestrator gc` removes them in any case.
     """
     unused = _unused(engine, app, kept)
-    gone = {image.reference for record in dropped for image in record.images.values()}
+    gone = {image.reference for record in dropped for image in record.stored_images}
     undeployed = {name: image for name, image in unused.items() if name not in gone}
     size = sum({image.image_id: image.size for image in undeployed.values()}.values())
     if keep_bytes is None or size <= keep_bytes:
@@ -39,7 +39,7 @@ def retain_images(
 
 def _unused(engine: Engine, app: str, kept: tuple[ReleaseRecord, ...]) -> dict[str, StoredImage]:
     """By name. One image can have several names of ours, and those of others."""
-    used = {image.reference for record in kept for image in record.images.values()}
+    used = {image.reference for record in kept for image in record.stored_images}
     images = list_images(engine, f"{APP}={app}")
     return {name: image for image in images for name in image.names if name.startswith(NAMES) and name not in used}
 

@@ -70,4 +70,4 @@ def _others(holders: dict[str, str], image_id: str) -> tuple[str, ...]:
 
 def _releases(state_dir: Path, app: str, image_id: str) -> tuple[str, ...]:
     records = AppStore(state_dir, app).releases()
-    return tuple(record.id for record in records if image_id in {image.image_id for image in record.images.values()})
+    return tuple(record.id for record in records if image_id in {image.image_id for image in record.stored_images})

@@ -7,10 +7,21 @@ from orchestrator.deploy.edge_sites import EdgeStore
 from orchestrator.deploy.gate import find_gate, gate_port
 from orchestrator.deploy.listeners import port_owner
 from orchestrator.deploy.names import APP, CONFIGURATION, SERVICE
-from orchestrator.errors import MachineError
+from orchestrator.errors import MachineError, UsageError
+from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from orchestrator.tools.inspection import list_containers
+from orchestrator.tools.platforms import host_platform
 from orchestrator.tools.podman import Engine
+
+
+def check_platforms(plan: Plan) -> None:
+    """Refuse to deploy what is made for other platforms only. Raises `UsageError`."""
+    if "" not in plan.platforms:
+        raise UsageError(
+            f"this machine runs {host_platform()}, and the images are for {', '.join(plan.platforms)} only",
+            hint=f"add --platform {host_platform()}, or make the images without running them: orchestrator build",
+        )
 
 
 def check_port(settings: Settings, engine: Engine) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.deploy.diagnosis import check_alive, deploy_error, explain_start
 from orchestrator.deploy.drain import wait_drained
@@ -20,7 +20,7 @@ from orchestrator.deploy.pod import ServiceNotStarted, discard_pod, start_pod, s
 from orchestrator.deploy.probes import ask_once, silent_replicas, start_deadline, verify_live, wait_release
 from orchestrator.deploy.repair import changing, remove_strange_pods
 from orchestrator.deploy.secretvalues import store_values, sweep_values
-from orchestrator.deploy.state import AppStore, BackendRecord, ImageRecord, ReleaseRecord
+from orchestrator.deploy.state import AppStore, BackendRecord, ForeignImageRecord, ImageRecord, ReleaseRecord
 from orchestrator.events import Emit, Event, PhaseFinished, PhaseStarted
 from orchestrator.process import Cancel
 from orchestrator.settings import Settings, parse_bytes
@@ -76,7 +76,8 @@ def deploy_release(
         record = with_variables(record, environment, store_values(engine, store, environment))
         record = record.model_copy(update={"site": site})
         if previous is not None and previous.fingerprint == record.fingerprint and (found := serving(engine, previous)):
-            store.write(previous.model_copy(update={"site": site}))
+            changed = {"site": site, "foreign_images": record.foreign_images or previous.foreign_images}
+            store.write(previous.model_copy(update=changed))
             return Release(previous.id, previous.url, changed=False, probes=found)
         probes = go_live(engine, store, record, previous, emit=emit, cancel=cancel)
         clean_up(engine.undisturbed, store, previous, keep=settings.keep_releases, keep_bytes=keep_bytes, emit=emit)
@@ -94,19 +95,26 @@ def make_record(settings: Settings, plan: "Plan", images: "Sequence[Image]", *, 
         domains=settings.domains,
         page=plan.web.static is not None,
         api_prefix=plan.web.proxy.prefix if plan.web.proxy else None,
-        images={
-            image.service: ImageRecord(
-                image_id=image.image_id,
-                manifest_digest=image.manifest_digest,
-                reference=image.reference,
-                size=image.size,
-            )
+        images={image.service: ImageRecord(**_stored(image)) for image in images if not image.platform},
+        foreign_images=tuple(
+            ForeignImageRecord(service=image.service, platform=image.platform, **_stored(image))
             for image in images
-        },
+            if image.platform
+        ),
         web_limits=settings.web_limits,
         backend=_backend_record(settings, plan.backend) if plan.backend else None,
         health=settings.health,
     )
+
+
+def _stored(image: Image) -> dict[str, Any]:
+    """What an image's record takes from it."""
+    return {
+        "image_id": image.image_id,
+        "manifest_digest": image.manifest_digest,
+        "reference": image.reference,
+        "size": image.size,
+    }
 
 
 def with_variables(record: ReleaseRecord, environment: Environment, secrets: dict[str, str]) -> ReleaseRecord:

@@ -88,7 +88,7 @@ def _of_app(
         reason = f"more than {keep_releases} releases"
         yield Garbage("release", f"{store.app} {record.id}", 0, reason, partial(store.forget, record))
     kept = [record for record in store.releases() if record not in old]
-    used = {image.image_id for record in kept for image in record.images.values()} | used_images(engine)
+    used = {image.image_id for record in kept for image in record.stored_images} | used_images(engine)
     for image in images:
         if image.labels[APP] != store.app or image.image_id in used:
             continue

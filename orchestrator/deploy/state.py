@@ -34,6 +34,13 @@ class ImageRecord(_Model):
     size: int
 
 
+class ForeignImageRecord(ImageRecord):
+    """An image made for another platform than this machine's: it is pushed with the release's own, and never run."""
+
+    service: str
+    platform: str
+
+
 class BackendRecord(_Model):
     """How the backend was run. `environment` is plain; `secrets` are the names its other variables' values have.
 
@@ -66,6 +73,7 @@ class ReleaseRecord(_Model):
     page: bool
     api_prefix: str | None
     images: dict[str, ImageRecord]
+    foreign_images: tuple[ForeignImageRecord, ...] = ()
     web_limits: Limits
     backend: BackendRecord | None
     health: Health
@@ -75,11 +83,17 @@ class ReleaseRecord(_Model):
     def fingerprint(self) -> str:
         """Equal for two releases that would run the same: images and configuration, not id, time or image names.
 
-        What is the edge's alone changes without a new release.
+        What is the edge's alone changes without a new release, and so do images that are not run here.
         """
         names = {"__all__": {"reference", "manifest_digest", "size"}}
-        text = self.model_dump_json(exclude={"id": True, "created": True, "site": True, "images": names})
+        unimportant = {"id": True, "created": True, "site": True, "foreign_images": True}
+        text = self.model_dump_json(exclude={**unimportant, "images": names})
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def stored_images(self) -> tuple[ImageRecord, ...]:
+        """Every image that is kept for the release's sake."""
+        return (*self.images.values(), *self.foreign_images)
 
     @property
     def environment_hash(self) -> str:

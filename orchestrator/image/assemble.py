@@ -29,6 +29,7 @@ from orchestrator.image.services import (
     SINGLE,
     STORE_LAYERS,
     SingleParts,
+    StoreShare,
     plan_backend_image,
     plan_gate_image,
     plan_single_image,
@@ -36,7 +37,7 @@ from orchestrator.image.services import (
     share_store_paths,
 )
 from orchestrator.image.storage import Image, Workshop, build_dockerfile, locked_context, store_layout
-from orchestrator.plan import PUBLIC_PORT, Plan
+from orchestrator.plan import PUBLIC_PORT, Plan, build_name
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
 from orchestrator.tools.nix import closure as query_closure
@@ -50,13 +51,15 @@ __all__ = ["Image", "Products", "assemble_images", "plan_images"]
 class Products:
     """What the builds left on this machine: nginx's store path, the site's directory, the backend's executable.
 
-    `init` is the store path of the first process of an image for one container.
+    `init` is the store path of the first process of an image for one container. All are for one `platform`, "" being
+    this machine's. Without a web server there is no image of one.
     """
 
-    web_server: Path
+    web_server: Path | None
     site: Path | None
     program: Path | None
     init: Path | None = None
+    platform: str = ""
 
 
 def assemble_images(
@@ -72,13 +75,15 @@ def assemble_images(
 
     With the layout for one container they are "single" and "gate".
 
+    For another platform than this machine's there is no gate, which publishes a port of this machine.
+
     Raises `ImageError` when one would not work or holds what must not be in it, `DiskError` when a file system is
     full, `Interrupted` on a stop; an image is stored whole or not at all.
     """
-    products = find_products(plan, results)
     closure = _closures(settings, cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
-    images = tuple(_assemble(image, needs, workshop, settings) for image, needs in plan_images(plan, products, closure))
+    planned = _plan_all(plan, results, closure)
+    images = tuple(_assemble(image, needs, workshop, settings) for image, needs in planned)
     remember_images(settings.cache_dir, settings.name, _own_bytes(images))
     return images
 
@@ -91,7 +96,8 @@ def write_contexts(
     Raises `UsageError` for an unknown service, `DiskError` when the file system is full.
     """
     closure = _closures(settings, cancel)
-    images = {image.service: image for image, _ in plan_images(plan, find_products(plan, results), closure)}
+    planned = _plan_all(plan, results, closure)
+    images = {build_name(image.service, image.platform): image for image, _ in planned}
     unknown = ", ".join(sorted(set(services) - images.keys()))
     if unknown:
         raise UsageError(f"there is no image of {unknown}", hint=f"the images: {', '.join(images)}")
@@ -118,53 +124,57 @@ def _own_bytes(images: tuple[Image, ...]) -> int:
     return sum(own.values())
 
 
-def find_products(plan: Plan, results: BuildResults) -> Products:
-    """The artifact of each planned service."""
+def find_products(plan: Plan, results: BuildResults, platform: str | None = None) -> Products:
+    """The artifact of each planned service, for one of the plan's platforms; the first unless given."""
+    platform = plan.platforms[0] if platform is None else platform
     artifacts = {service.service: service.artifact for service in results.services}
     return Products(
-        web_server=results.web_server,
+        web_server=results.foreign_web_servers.get(platform) if platform else results.web_server,
         site=artifacts[plan.web.static] if plan.web.static else None,
-        program=artifacts[plan.backend.service] if plan.backend else None,
+        program=artifacts[build_name(plan.backend.service, platform)] if plan.backend else None,
         init=results.init,
+        platform=platform,
     )
+
+
+def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery) -> list[tuple[ImagePlan, Closure]]:
+    """The images for every platform of the plan."""
+    products = (find_products(plan, results, platform) for platform in plan.platforms)
+    return [planned for found in products for planned in plan_images(plan, found, closure)]
 
 
 def plan_images(
     plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
-    """Each image of the application with the closure it is made from. Raises `ImageError`."""
+    """Each image for the products' platform with the closure it is made from. Raises `ImageError`."""
     if plan.layout == "single":
         return _plan_single_images(plan, products, closure, store=store)
-    server = _store_path(products.web_server, store)
-    web = runtime_closure("web", [server], closure, store=store)
+    server = _store_path(products.web_server, store) if products.web_server else None
+    web = runtime_closure("web", [server] if server else [], closure, store=store)
     backend = runtime_closure("backend", [products.program], closure, store=store) if products.program else None
     web_share, backend_share = share_store_paths(web, backend)
-    config = render_web_config(plan.web, html=_html_files(products.site))
-    images = [
-        (
-            plan_web_image(
-                plan.app,
-                server,
-                web_share,
-                config=config,
-                site=products.site,
-                source_maps=bool(plan.web.options.source_maps),
-            ),
-            web,
-        ),
-        (plan_gate_image(plan.app, server, web_share), web),
-    ]
+    images: list[tuple[ImagePlan, Closure]] = []
+    if server is not None:
+        images.append((_plan_web(plan, server, web_share, products.site), web))
+    if server is not None and not products.platform:
+        images.append((plan_gate_image(plan.app, server, web_share), web))
     if plan.backend and products.program and backend:
         service, port = plan.backend.service, plan.backend.port
         images.append((plan_backend_image(plan.app, service, products.program, backend_share, port=port), backend))
-    return tuple(images)
+    return tuple((replace(image, platform=products.platform), needs) for image, needs in images)
+
+
+def _plan_web(plan: Plan, server: Path, share: StoreShare, site: Path | None) -> ImagePlan:
+    config = render_web_config(plan.web, html=_html_files(site))
+    source_maps = bool(plan.web.options.source_maps)
+    return plan_web_image(plan.app, server, share, config=config, site=site, source_maps=source_maps)
 
 
 def _plan_single_images(
     plan: Plan, products: Products, closure: ClosureQuery, *, store: Path
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
     """The one image of everything, and the gate of this machine, which shares nginx with it."""
-    assert products.init is not None
+    assert products.init is not None and products.web_server is not None
     server, init = _store_path(products.web_server, store), _store_path(products.init, store)
     made = [products.program] if products.program else []
     nginx = runtime_closure("gate", [server], closure, store=store)

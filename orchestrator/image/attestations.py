@@ -13,12 +13,13 @@ from orchestrator.image.layout import canonical
 from orchestrator.image.provenance import Origin, make_statement
 from orchestrator.image.sbom import Contents, DebianPackage, Origins, StorePackage, make_sbom
 from orchestrator.image.services import SINGLE
-from orchestrator.image.storage import ARCHITECTURES, Image
+from orchestrator.image.storage import Image
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings
 from orchestrator.tools import debian
 from orchestrator.tools.git import head_commit
 from orchestrator.tools.hostcopies import LIBRARIES
+from orchestrator.tools.platforms import architecture_name, host_platform
 
 _PARAMETERS = frozenset(
     {"name", "frontend_dir", "backend_dir", "backend_bin", "frontend_build", "backend_build", "api_prefix", "api_base"}
@@ -38,16 +39,16 @@ class Attestations:
 def attest_images(
     settings: Settings, plan: Plan, root: Path, results: BuildResults, images: Sequence[Image]
 ) -> dict[str, Attestations]:
-    """The documents of each image, by service; `root` is the monorepo's."""
+    """The documents of each image, by its name; `root` is the monorepo's."""
     origin = _origin(settings, plan, root, results)
     origins = debian_origins() if results.toolchain == "host" else (lambda _: ())
     made = {}
     for image in images:
         contents = _contents(plan, results, image)
         digests = {"image id": image.image_id, "stored manifest": image.manifest_digest.removeprefix("sha256:")}
-        made[image.service] = Attestations(
+        made[image.name] = Attestations(
             sbom=make_sbom(contents, origins),
-            provenance=make_statement(f"{plan.app}/{image.service}", digests, origin),
+            provenance=make_statement(f"{plan.app}/{image.name}", digests, origin, platform=image.platform),
         )
     return made
 
@@ -62,7 +63,6 @@ def about_pushed(provenance: bytes, repository: str, digest: str) -> bytes:
 def debian_origins() -> Origins:
     """The Debian packages the host package set's copies are made from, as they are installed now."""
     installed = debian.read().versions
-    machine = platform.machine()
     distribution = _distribution()
 
     def origins(package: StorePackage) -> tuple[DebianPackage, ...]:
@@ -72,7 +72,7 @@ def debian_origins() -> Origins:
             DebianPackage(
                 name=name,
                 version=installed[name],
-                architecture=ARCHITECTURES.get(machine, machine),
+                architecture=architecture_name(host_platform()),
                 distribution=distribution,
                 licences=debian.licences(name),
             )
@@ -93,7 +93,7 @@ def _distribution() -> str:
 
 def _contents(plan: Plan, results: BuildResults, image: Image) -> Contents:
     built = {service.service: service.components for service in results.services}
-    sources = {"web": (plan.web.static,), SINGLE: tuple(built)}.get(image.service, (image.service,))
+    sources = {"web": (plan.web.static,), SINGLE: tuple(built)}.get(image.service, (image.name,))
     found = [built.get(source, ()) if source else () for source in sources]
     known = [components for components in found if components is not None]
     return Contents(

@@ -72,11 +72,12 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """One image: its layers, bottom first, and its configuration."""
+    """One image: its layers, bottom first, and its configuration. `platform` "" stands for this machine's."""
 
     service: str
     layers: tuple[LayerPlan, ...]
     config: ImageConfig
+    platform: str = ""
 
     @property
     def entries(self) -> tuple[Entry, ...]:

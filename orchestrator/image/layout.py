@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.files import no_space_is_an_error, read_json, write_json
 from orchestrator.image.archive import Layer
 from orchestrator.image.layers import ImagePlan, LayerPlan
+from orchestrator.tools.platforms import PLATFORMS
 
 CREATED = "1970-01-01T00:00:01Z"
 """When every image was made, as far as it says itself."""
@@ -78,11 +79,10 @@ def make_documents(plan: ImagePlan, layers: tuple[Layer, ...], *, architecture: 
     """The image's config and manifest; `architecture` in OCI terms ("amd64", "arm64")."""
     config = canonical(
         {
-            "architecture": architecture,
+            **describe_architecture(architecture),
             "config": _config_section(plan),
             "created": CREATED,
             "history": [{"created": CREATED, "created_by": f"layer {layer.name}"} for layer in layers],
-            "os": "linux",
             "rootfs": {"diff_ids": [layer.diff_id for layer in layers], "type": "layers"},
         }
     )
@@ -91,6 +91,13 @@ def make_documents(plan: ImagePlan, layers: tuple[Layer, ...], *, architecture: 
     ]
     manifest = make_manifest(config, descriptors)
     return Documents(config, manifest)
+
+
+def describe_architecture(architecture: str) -> dict[str, str]:
+    """A platform as configs and indexes write it; `variant` where OCI has a usual one ("v8" of arm64)."""
+    known = PLATFORMS.get(f"linux/{architecture}")
+    variant = {"variant": known.variant} if known and known.variant else {}
+    return {"architecture": architecture, "os": "linux"} | variant
 
 
 def make_manifest(config: bytes, layers: Sequence[Mapping[str, str | int]]) -> bytes:

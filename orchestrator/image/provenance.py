@@ -3,7 +3,7 @@
 The same sources, toolchain and parameters give the same bytes: no time and nothing of this machine is in it.
 """
 
-import platform
+import platform as machine
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +33,11 @@ class Origin:
     parameters: Mapping[str, Any]
 
 
-def make_statement(name: str, digests: Mapping[str, str], origin: Origin) -> bytes:
-    """The statement about one image; `digests` maps names of what it is known by to their hexadecimal SHA-256."""
+def make_statement(name: str, digests: Mapping[str, str], origin: Origin, *, platform: str = "") -> bytes:
+    """The statement about one image; `digests` maps names of what it is known by to their hexadecimal SHA-256.
+
+    `platform` is what it is for, "" for that of the machine it was built on.
+    """
     return canonical(
         {
             "_type": "https://in-toto.io/Statement/v1",
@@ -46,7 +49,11 @@ def make_statement(name: str, digests: Mapping[str, str], origin: Origin) -> byt
                 "buildDefinition": {
                     "buildType": BUILD_TYPE,
                     "externalParameters": dict(origin.parameters),
-                    "internalParameters": {**origin.toolchain, "architecture": platform.machine()},
+                    "internalParameters": {
+                        **origin.toolchain,
+                        "architecture": machine.machine(),
+                        **({"platform": platform} if platform else {}),
+                    },
                     "resolvedDependencies": _dependencies(origin),
                 },
                 "runDetails": {"builder": {"id": BUILDER, "version": {"orchestrator": orchestrator.__version__}}},

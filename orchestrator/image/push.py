@@ -25,9 +25,11 @@ from orchestrator.image.referrers import Attachment, attach
 from orchestrator.image.sbom import MEDIA_TYPE as SBOM_TYPE
 from orchestrator.image.scratch import scratch_directory
 from orchestrator.image.services import SINGLE
+from orchestrator.plan import build_name
 from orchestrator.process import Cancel
 from orchestrator.tools.distribution import Registry
 from orchestrator.tools.oci import extract_layers, read_config
+from orchestrator.tools.platforms import host_platform
 from orchestrator.tools.podman import Engine
 from orchestrator.tools.registry import Access, ConnectionDropped, Repository, push_layout
 
@@ -41,13 +43,19 @@ RETRY_SECONDS = (1.0, 4.0, 15.0)
 class Source:
     """An image in the engine's storage: `image_id` is 64 hexadecimal digits, `reference` its name there.
 
-    `attestations` are attached to it in the registry.
+    `attestations` are attached to it in the registry. `platform` is what it is for, "" for this machine's.
     """
 
     service: str
     image_id: str
     reference: str
     attestations: Attestations | None = None
+    platform: str = ""
+
+    @property
+    def name(self) -> str:
+        """As phases are told: "backend-arm64"."""
+        return build_name(self.service, self.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,8 @@ class Target:
 class Pushed:
     """An image in a registry.
 
-    `digest` is that of the manifest there, `references` its tags, `size` the bytes of all its blobs in the registry,
-    `sent` the bytes of those that were not there before.
+    `digest` is that of the manifest there, `references` its tags (or its digest, where an index has the tags), `size`
+    the bytes of all its blobs in the registry, `sent` the bytes of those that were not there before.
     """
 
     service: str
@@ -77,6 +85,15 @@ class Pushed:
     references: tuple[str, ...]
     size: int
     sent: int
+    platform: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushedDocuments:
+    """An image in a registry and its documents there, byte for byte."""
+
+    image: Pushed
+    documents: Documents
 
 
 @dataclass(frozen=True)
@@ -91,30 +108,40 @@ class Dock:
 
 def push_images(sources: Sequence[Source], target: Target, dock: Dock) -> tuple[Pushed, ...]:
     """Push each image under its tags. Raises `RegistryError`, `DiskError`, and `ImageError` when one is gone."""
-    return tuple(_push_image(source, target, dock) for source in sources)
+    return tuple(
+        push_image(source, target, dock, references=references_of(source.name, target)).image for source in sources
+    )
 
 
-def _push_image(source: Source, target: Target, dock: Dock) -> Pushed:
+def references_of(name: str, target: Target) -> tuple[str, ...]:
+    """The names of a service in the one repository: TAG-SERVICE for each tag, TAG for an image that holds them all."""
+    suffix = "" if name == SINGLE else f"-{name}"
+    return tuple(f"{target.repository.name}:{tag}{suffix}" for tag in target.tags)
+
+
+def push_image(source: Source, target: Target, dock: Dock, *, references: tuple[str, ...]) -> PushedDocuments:
+    """Push an image under its tags, or where there are none by its digest alone. Raises as `push_images` does."""
     started = time.monotonic()
-    dock.emit(PhaseStarted(source.service, "push"))
+    dock.emit(PhaseStarted(source.name, "push"))
     config = _config(source, dock.engine)
     with _packed_layout(source, config, target.compression, dock) as (layout, documents, layers):
-        suffix = "" if source.service == SINGLE else f"-{source.service}"
-        references = tuple(f"{target.repository.name}:{tag}{suffix}" for tag in target.tags)
+        references = references or (f"{target.repository.name}@{documents.manifest_digest}",)
         there = [_send(layout, reference, target, dock) for reference in references]
     blobs = {layer.digest: layer.size for layer in layers} | {f"sha256:{source.image_id}": len(config)}
     sent = sum(size for digest, size in blobs.items() if digest not in there[0])
     sent += _attach(source, documents, target, dock)
     outcome = f"{sent / 1e6:.1f} of {sum(blobs.values()) / 1e6:.1f} MB sent" if sent else "nothing to send"
-    dock.emit(PhaseFinished(source.service, "push", time.monotonic() - started, outcome=outcome))
-    return Pushed(
+    dock.emit(PhaseFinished(source.name, "push", time.monotonic() - started, outcome=outcome))
+    pushed = Pushed(
         service=source.service,
         image_id=source.image_id,
         digest=documents.manifest_digest,
         references=references,
         size=sum(blobs.values()),
         sent=sent,
+        platform=source.platform or host_platform(),
     )
+    return PushedDocuments(pushed, documents)
 
 
 def _attach(source: Source, documents: Documents, target: Target, dock: Dock) -> int:
@@ -124,7 +151,7 @@ def _attach(source: Source, documents: Documents, target: Target, dock: Dock) ->
     provenance = about_pushed(source.attestations.provenance, target.repository.name, documents.manifest_digest)
     attachments = (Attachment(SBOM_TYPE, source.attestations.sbom), Attachment(PROVENANCE_TYPE, provenance))
     registry = Registry(target.repository, target.access)
-    return _persistently(lambda: attach(registry, documents.manifest, attachments), dock)
+    return persistently(lambda: attach(registry, documents.manifest, attachments), dock)
 
 
 def _send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset[str]:
@@ -136,10 +163,10 @@ def _send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset
         tries[-1] = push_layout(layout, reference, target.repository, target.access)
         return tries[0]
 
-    return _persistently(push, dock)
+    return persistently(push, dock)
 
 
-def _persistently(work: Callable[[], Result], dock: Dock) -> Result:
+def persistently(work: Callable[[], Result], dock: Dock) -> Result:
     """Do it, again where the connection breaks. Raises `ConnectionDropped` when it still does."""
     for seconds in RETRY_SECONDS:
         try:

@@ -150,13 +150,15 @@ def debian_url(package: DebianPackage) -> str:
 
 
 def build_url(component: Component) -> str | None:
-    """The package URL of a crate or an npm package; None for the monorepo's own, which no database knows."""
+    """The package URL of a crate, a Go module, an npm package; None for the monorepo's own, which no database knows."""
     if component.source == "local":
         return None
     source = f"?vcs_url={_quoted(without_login(component.source))}" if component.source else ""
     match component.ecosystem:
         case "cargo":
             name = _quoted(component.name)
+        case "golang":
+            name = "/".join(_quoted(part) for part in component.name.lower().split("/"))
         case "npm":
             name = "/".join(_quoted(part) for part in component.name.split("/"))
         case _:

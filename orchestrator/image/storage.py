@@ -1,6 +1,5 @@
 """Two ways from an image plan into the engine's storage: an OCI layout of our own, or the Dockerfile."""
 
-import platform
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from orchestrator.image.layout import (
 )
 from orchestrator.image.offer import offered
 from orchestrator.image.scratch import fits_memory, scratch_directory
+from orchestrator.plan import build_name
 from orchestrator.process import Cancel
 from orchestrator.tools.oci import (
     BlobMissing,
@@ -35,10 +35,8 @@ from orchestrator.tools.oci import (
     copy_offered,
     read_manifest,
 )
+from orchestrator.tools.platforms import architecture_name, host_platform
 from orchestrator.tools.podman import Engine
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64", "ppc64le": "ppc64le"}
-"""From the kernel's names to the OCI's."""
 
 _BUILD_WAIT_SECONDS = 600
 _WORKING_CONTAINER = re.compile(r"(^|-)working-container(-[0-9]+)?$")
@@ -50,7 +48,7 @@ class Image:
 
     `image_id` is 64 lower-case hexadecimal digits, `manifest_digest` begins with "sha256:", `size` is that of all
     layers' archives in bytes, `reference` is a name the storage gave it when it was stored, `store_paths` are those of
-    the Nix store that are in it.
+    the Nix store that are in it. `platform` is what it is for, "" for this machine's.
     """
 
     service: str
@@ -60,6 +58,12 @@ class Image:
     reference: str
     layers: tuple[Layer, ...]
     store_paths: tuple[Path, ...] = ()
+    platform: str = ""
+
+    @property
+    def name(self) -> str:
+        """The service, with its architecture where that is not this machine's: "backend-arm64"."""
+        return build_name(self.service, self.platform)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check:
             found or _new_layer(layer, key, layout, workshop)
             for layer, key, found in zip(plan.layers, keys, known, strict=True)
         )
-        documents = make_documents(plan, layers, architecture=_architecture())
+        documents = make_documents(plan, layers, architecture=_architecture(plan))
         image = _image(plan, layers, documents, workshop)
         if not workshop.engine.image_exists(image.image_id):
             check()
@@ -174,17 +178,12 @@ def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, wor
         size=sum(layer.size for layer in layers),
         reference=workshop.reference(plan.service, documents.image_id),
         layers=layers,
+        platform=plan.platform,
     )
 
 
-def host_platform() -> str:
-    """What images made on this machine run on, as OCI names it: "linux/amd64"."""
-    return f"linux/{_architecture()}"
-
-
-def _architecture() -> str:
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
+def _architecture(plan: ImagePlan) -> str:
+    return architecture_name(plan.platform or host_platform())
 
 
 def build_dockerfile(
@@ -228,6 +227,7 @@ def _build(
         context=context,
         id_file=id_file,
         timestamp=_timestamp(plan),
+        platform=plan.platform,
     )
     with _no_leftovers(engine):
         made = build_image(
@@ -290,4 +290,5 @@ def _describe(plan: ImagePlan, image_id: str, workshop: Workshop) -> Image:
             Layer(layer.name, blob.digest, blob.size, written=True)
             for layer, blob in zip(plan.layers, manifest.layers, strict=True)
         ),
+        platform=plan.platform,
     )

@@ -275,7 +275,7 @@ def needs(tree: Tree, provided: Mapping[str, str]) -> Needs:
     own = {Path(place).name for place in tree}
     wanted = {
         place: path
-        for place, path in _loaded(path for path in tree.values() if _may_load(path)).items()
+        for place, path in _loaded(path for path in tree.values() if is_elf(path)).items()
         if Path(place).name not in own
     }
     packages = {provided[Path(place).name] for place in wanted if Path(place).name in provided}
@@ -283,8 +283,8 @@ def needs(tree: Tree, provided: Mapping[str, str]) -> Needs:
     return Needs(packages=tuple(sorted(packages)), loose=loose)
 
 
-def _may_load(path: Path) -> bool:
-    """Whether it is an ELF file (and not a library's development symlink or a script)."""
+def is_elf(path: Path) -> bool:
+    """Whether it is a program or library of any machine (and not a library's development symlink or a script)."""
     with path.open("rb") as file:
         return file.read(4) == b"\x7fELF"
 

@@ -88,6 +88,10 @@ BEHIND_LIBRARIES: Mapping[str, tuple[str, str]] = {
     ),
     "sqlite-programs": ("sqlite3", "sqlite3"),
     "gcc-unwrapped": ("gcc g++", _COMPILER),
+    "gcc-aarch64-linux-gnu": (
+        "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+        "aarch64-linux-gnu-gcc aarch64-linux-gnu-ar aarch64-linux-gnu-as aarch64-linux-gnu-ld aarch64-linux-gnu-strip",
+    ),
 }
 """Program packages that another package of the set presents."""
 

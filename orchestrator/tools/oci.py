@@ -112,16 +112,19 @@ def read_config(reference: str, *, environment: Mapping[str, str]) -> bytes:
         raise _refusal(f"read {reference}", error.completed, error.completed.stderr) from error
 
 
-def build_argv(builder: Sequence[str], *, context: Path, id_file: Path, timestamp: int) -> tuple[str, ...]:
+def build_argv(
+    builder: Sequence[str], *, context: Path, id_file: Path, timestamp: int, platform: str = ""
+) -> tuple[str, ...]:
     """The command that builds a context's Dockerfile; `builder` is buildah or podman with its storage flags.
 
-    All files and the image get the mtime `timestamp` (seconds since 1970).
+    All files and the image get the mtime `timestamp` (seconds since 1970); `platform` "" is this machine's.
     """
     return (
         *builder,
         "build",
         *("--layers", "--identity-label=false"),
         *("--format", "oci"),
+        *(("--platform", platform) if platform else ()),
         *("--timestamp", str(timestamp)),
         *("--iidfile", str(id_file)),
         *("--file", str(context / "Dockerfile")),

@@ -56,6 +56,7 @@ def cargo_key(
         "registries and sandbox": _digest(influences),
         "linker": linker,
         "place": str(place),
+        **({"target": build.platform} if build.platform else {}),
         "cargo configuration": _digest(_configs(snapshot)),
         "profiles": _digest(_profiles(build, snapshot)),
     }

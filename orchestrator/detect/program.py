@@ -1,0 +1,34 @@
+"""What a backend is built from: candidates for it in a monorepo, and the program that was chosen."""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from orchestrator.detect.evidence import Evidence
+
+Language = Literal["rust", "go"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A directory (relative to the monorepo) whose code makes programs; `serves`: it depends on a web framework."""
+
+    language: Language
+    directory: PurePosixPath
+    serves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The program a backend runs.
+
+    `directory`, where it is built, and `lock_file` are relative to the monorepo. `package` is what the build tool
+    calls its source: a crate's name, or a Go package's path in its module ("./cmd/api").
+    """
+
+    language: Language
+    directory: PurePosixPath
+    lock_file: PurePosixPath
+    package: str
+    binary: str
+    evidence: tuple[Evidence, ...]
