@@ -107,7 +107,7 @@ def make_record(settings: Settings, plan: "Plan", images: "Sequence[Image]", *, 
     )
 
 
-def _stored(image: Image) -> dict[str, Any]:
+def _stored(image: "Image") -> dict[str, Any]:
     """What an image's record takes from it."""
     return {
         "image_id": image.image_id,
