@@ -69,9 +69,11 @@ def go_library(version: str) -> Component:
 def parse_package_lock(text: str) -> tuple[Component, ...]:
     """The packages of a package-lock.json that are installed in production, by name and version.
 
-    Lock files of version 1, which list no packages, give none. Raises `ValueError` when it is not JSON.
+    Raises `ValueError` when it is not JSON (another package manager's), or of version 1, which does not tell enough.
     """
-    packages = json.loads(text).get("packages", {})
+    packages = json.loads(text).get("packages")
+    if packages is None:
+        raise ValueError('the lock file has no "packages" (npm 6 wrote it): run npm install with a newer npm')
     found = {
         _npm_package(path, package)
         for path, package in packages.items()

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +62,11 @@ def test_components_survive_the_cache(components: list[Component]):
 def test_a_damaged_list_is_no_list():
     assert from_json(None) is None
     assert from_json([["cargo", "axum"]]) is None
+
+
+@pytest.mark.parametrize(
+    "text", ['{"lockfileVersion": 1, "dependencies": {}}', "lockfileVersion: '9.0'\n", "# yarn lockfile v1"]
+)
+def test_a_lock_file_that_does_not_tell_is_no_empty_list(text: str):
+    with pytest.raises(ValueError, match=r"packages|Expecting"):
+        parse_package_lock(text)
