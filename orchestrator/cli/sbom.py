@@ -38,8 +38,8 @@ def sbom(app: str, service: str | None, release: str | None, provenance: bool) -
 
     state, record = _record(app, release)
     wanted = service or next(name for name in ("backend", "single", "web") if name in record.images)
-    if wanted not in record.images:
-        raise UsageError(f"{app} has no service {wanted}", hint=f"its services: {', '.join(sorted(record.images))}")
+    if wanted not in record.names:
+        raise UsageError(f"{app} has no service {wanted}", hint=f"its services: {', '.join(sorted(record.names))}")
     documents = read_documents(state, app, record.id, wanted)
     if documents is None:
         raise UsageError(
@@ -77,7 +77,7 @@ def scan(app: str, release: str | None, fail_on: "Severity | None", as_json: boo
     from orchestrator.errors import FindingsError, UsageError
 
     state, record = _record(app, release)
-    paths = {service: sbom_path(state, app, record.id, service) for service in sorted(record.images)}
+    paths = {service: sbom_path(state, app, record.id, service) for service in sorted(record.names)}
     if missing := [service for service, path in paths.items() if not path.is_file()]:
         text = f"release {record.id} was deployed without an SBOM of {', '.join(missing)}"
         raise UsageError(text, hint=f"run: orchestrator deploy --name {app}")

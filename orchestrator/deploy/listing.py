@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.deploy.names import APP, SERVICE
 from orchestrator.deploy.state import AppStore
-from orchestrator.tools.images import list_images
+from orchestrator.tools.images import StoredImage, list_images
 from orchestrator.tools.oci import Blob, read_manifest
 from orchestrator.tools.podman import Engine
 
@@ -42,14 +42,15 @@ def list_app_images(state_dir: Path, app: str | None, *, engine: Engine) -> tupl
         ].layers
         for image in images
     }
+    named = {image.image_id: _name(state_dir, image) for image in images}
     holders: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for image in images:
         for blob in layers[image.image_id]:
-            holders[blob.digest][image.image_id] = f"{image.labels[APP]}/{image.labels.get(SERVICE, '')}"
+            holders[blob.digest][image.image_id] = f"{image.labels[APP]}/{named[image.image_id]}"
     return tuple(
         ListedImage(
             app=image.labels[APP],
-            service=image.labels.get(SERVICE, ""),
+            service=named[image.image_id],
             image_id=image.image_id,
             names=image.names,
             size=sum(blob.size for blob in layers[image.image_id]),
@@ -62,6 +63,13 @@ def list_app_images(state_dir: Path, app: str | None, *, engine: Engine) -> tupl
         for image in images
         if app is None or image.labels[APP] == app
     )
+
+
+def _name(state_dir: Path, image: StoredImage) -> str:
+    """What a release calls the image, which tells its platform, else the service its label names."""
+    records = AppStore(state_dir, image.labels[APP]).releases()
+    names = {found.image_id: name for record in records for name, found in record.names.items()}
+    return names.get(image.image_id, image.labels.get(SERVICE, ""))
 
 
 def _others(holders: dict[str, str], image_id: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.deploy.edge_sites import Site
 from orchestrator.errors import UnknownAppError, UsageError
 from orchestrator.files import remove_tree, replace_symlink, write_atomically
+from orchestrator.plan import build_name
 from orchestrator.settings import Health, Layout, Limits
 
 _ID_FORMAT = "%Y%m%d-%H%M%S"
@@ -94,6 +95,11 @@ class ReleaseRecord(_Model):
     def stored_images(self) -> tuple[ImageRecord, ...]:
         """Every image that is kept for the release's sake."""
         return (*self.images.values(), *self.foreign_images)
+
+    @property
+    def names(self) -> dict[str, ImageRecord]:
+        """The same by name, that of the service or such as "backend-arm64"."""
+        return {**self.images, **{build_name(image.service, image.platform): image for image in self.foreign_images}}
 
     @property
     def environment_hash(self) -> str:
