@@ -114,7 +114,7 @@ class Run:
             SimpleNamespace(service="frontend", artifact=self.products.site),
             SimpleNamespace(service="backend", artifact=self.products.program),
         )
-        results = SimpleNamespace(services=services, web_server=self.products.web_server)
+        results = SimpleNamespace(services=services, web_server=self.products.web_server, init=None)
         made = assemble_images(
             self.settings,
             PLAN,
