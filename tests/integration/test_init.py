@@ -267,6 +267,7 @@ def test_every_byte_is_passed_on_in_named_lines(feed: Callable[[bytes, int], byt
     out = feed(text, step)
     assert all(line.startswith((b"back | ", b"back + ")) for line in out.split(b"\n")[:-1])
     assert out == b"" or out.endswith(b"\n")
+    assert b"back + \n" not in out
     assert max(map(len, out.split(b"\n"))) <= 16 + len(b"back | ")
     assert reconstruct(out, b"back") == text.removesuffix(b"\n")
 
