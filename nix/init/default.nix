@@ -12,7 +12,7 @@ stdenv.mkDerivation {
       cp "$source" "''${name#*-}"
     done
     mkdir -p "$out/bin"
-    $CC -std=gnu11 -Os -Wall -Wextra -Werror -ffreestanding -fno-ident -fno-stack-protector -fno-pie \
+    $CC -std=gnu11 -Os -ffreestanding -fno-ident -fno-stack-protector -fno-pie \
       -fno-asynchronous-unwind-tables -nostdlib -static -no-pie -Wl,-s,--build-id=none -o "$out/bin/init" init.c
   '';
   meta.mainProgram = "init";
