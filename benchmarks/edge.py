@@ -1,4 +1,4 @@
-"""What the edge costs: requests through it, through the application's gate, and through one plain nginx before it."""
+"""What the edge costs: requests through it, through the gate, and through an nginx straight on the application."""
 
 import re
 import socket
@@ -33,11 +33,17 @@ http {{
   uwsgi_temp_path {base}/d; scgi_temp_path {base}/e;
   upstream backend {{ server {address}; keepalive 64; }}
   server {{
-    listen 127.0.0.1:{port};
+    listen 127.0.0.1:{port} ssl http2;
+    ssl_certificate {base}/cert.pem; ssl_certificate_key {base}/key.pem;
     location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; }}
   }}
 }}
 """
+
+_MAKE_KEY = (
+    *("openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", f"/CN={DOMAIN}"),
+    *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def run(towns: Towns) -> tuple[Table, ...]:
     try:
         with straight_nginx(backend_address(towns.deployed)) as straight:
             urls = {
-                "one plain nginx before the backend": f"http://127.0.0.1:{straight}",
+                "nginx with TLS, straight on the backend": f"https://{DOMAIN}:{straight}",
                 "gate, and the release's nginx": f"http://127.0.0.1:{towns.port}",
                 "edge with TLS, and the release's nginx": f"https://{DOMAIN}:{ports[1]}",
             }
@@ -127,10 +133,11 @@ def backend_address(orchestrator: Orchestrator) -> str:
 
 @contextmanager
 def straight_nginx(address: str) -> Iterator[int]:
-    """A plain nginx of this machine before the backend; its port."""
+    """A plain nginx of this machine before the backend, with TLS as the edge has it; its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as base:
         config = Path(base, "nginx.conf")
+        run_checked((*_MAKE_KEY, "-keyout", f"{base}/key.pem", "-out", f"{base}/cert.pem"))
         config.write_text(_STRAIGHT.format(base=base, address=address, port=port))
         child = subprocess.Popen(["/usr/sbin/nginx", "-e", "stderr", "-c", str(config), "-g", "daemon off;"])
         try:

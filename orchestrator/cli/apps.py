@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import app_argument, output_options, verbosity_of
-from orchestrator.cli.run import print_json, print_result, running, state_dir
+from orchestrator.cli.options import app_argument, output_options
+from orchestrator.cli.run import changing_app, print_json, print_result, state_dir
 
 if TYPE_CHECKING:
     from orchestrator.cli.app_results import StatusResult
@@ -101,13 +101,9 @@ def stop(app: str, as_json: bool, verbosity: str | None) -> None:
     """
     from orchestrator.cli.app_results import StoppedResult
     from orchestrator.deploy.app import stop_app
-    from orchestrator.deploy.lock import locked_app
-    from orchestrator.settings import check_name
-    from orchestrator.tools.podman import open_engine
 
-    state = state_dir()
-    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
-        ran = stop_app(state, app, engine=open_engine(state), emit=run.emit)
+    with changing_app(app, verbosity) as (run, state, engine):
+        ran = stop_app(state, app, engine=engine, emit=run.emit)
     if as_json:
         print_json(StoppedResult(app=app, changed=ran))
     else:
@@ -126,13 +122,9 @@ def start(app: str, as_json: bool, verbosity: str | None) -> None:
     """
     from orchestrator.cli.app_results import started_result
     from orchestrator.deploy.app import start_app
-    from orchestrator.deploy.lock import locked_app
-    from orchestrator.settings import check_name
-    from orchestrator.tools.podman import open_engine
 
-    state = state_dir()
-    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
-        release = start_app(state, app, engine=open_engine(state), emit=run.emit, cancel=run.cancel)
+    with changing_app(app, verbosity) as (run, state, engine):
+        release = start_app(state, app, engine=engine, emit=run.emit, cancel=run.cancel)
     if as_json:
         print_json(started_result(app, release))
     else:
@@ -154,13 +146,8 @@ def remove(app: str, as_json: bool, verbosity: str | None) -> None:
     from orchestrator.deploy.app import remove_app
     from orchestrator.deploy.edge import withdraw_site
     from orchestrator.deploy.edge_sites import EdgeStore
-    from orchestrator.deploy.lock import locked_app
-    from orchestrator.settings import check_name
-    from orchestrator.tools.podman import open_engine
 
-    state = state_dir()
-    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
-        engine = open_engine(state)
+    with changing_app(app, verbosity) as (run, state, engine):
         remove_app(state, app, engine=engine)
         withdraw_site(engine, EdgeStore(state), app, emit=run.emit)
     if as_json:

@@ -2,8 +2,8 @@
 
 import click
 
-from orchestrator.cli.options import app_argument, output_options, verbosity_of
-from orchestrator.cli.run import print_json, print_result, running, state_dir
+from orchestrator.cli.options import app_argument, output_options
+from orchestrator.cli.run import changing_app, print_json, print_result, state_dir
 
 
 @click.command()
@@ -50,14 +50,9 @@ def rollback(app: str, to: str | None, as_json: bool, verbosity: str | None) -> 
     What runs keeps serving until the release has answered, and no request is dropped. A second `rollback`
     without --to takes the first one back.
     """
-    from orchestrator.deploy.lock import locked_app
     from orchestrator.deploy.rollback import roll_back
-    from orchestrator.settings import check_name
-    from orchestrator.tools.podman import open_engine
 
-    state = state_dir()
-    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
-        engine = open_engine(state, cancel=run.cancel)
+    with changing_app(app, verbosity, stoppable=True) as (run, state, engine):
         release = roll_back(state, app, to=to, engine=engine, emit=run.emit, cancel=run.cancel)
     if as_json:
         from orchestrator.cli.app_results import started_result

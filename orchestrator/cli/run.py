@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from orchestrator.settings import Settings
+    from orchestrator.tools.podman import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,22 @@ def running(verbosity: Verbosity = "normal", *, live: bool = True) -> Iterator[R
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def changing_app(app: str, verbosity: str | None, *, stoppable: bool = False) -> "Iterator[tuple[Run, Path, Engine]]":
+    """The means to change a deployed application, its lock held: (run, state directory, engine).
+
+    Where it is `stoppable`, a stop request interrupts the engine too. Raises `UsageError` and `BusyError`.
+    """
+    from orchestrator.cli.options import verbosity_of
+    from orchestrator.deploy.lock import locked_app
+    from orchestrator.settings import check_name
+    from orchestrator.tools.podman import open_engine
+
+    state = state_dir()
+    with running(verbosity_of(verbosity)) as run, locked_app(state, check_name(app)):
+        yield run, state, open_engine(state, cancel=run.cancel if stoppable else None)
 
 
 def settings_from(flags: dict[str, Any]) -> "Settings":

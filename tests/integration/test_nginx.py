@@ -325,7 +325,7 @@ def test_without_a_backend_the_answer_is_503_in_the_right_form(site: Site, tmp_p
     plan = WebPlan(static="frontend", spa=True, proxy=Proxy("backend", 3000, "/api", ("/health",)))
     config = localized(render_web_config(plan, html={}), site.directory, backend=free_port(), name="down")
     socket_path = tmp_path / "web.sock"
-    child = start_nginx(tmp_path, "down", config.replace(f"{site.directory}/current/web.sock", str(socket_path)))
+    child = start_nginx(tmp_path, "down", config.replace(f"{site.directory}/current/", f"{tmp_path}/"))
     try:
         while not socket_path.exists():
             time.sleep(0.02)
