@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.options import app_argument, output_options
-from orchestrator.cli.run import changing_app, print_json, print_result, state_dir
+from orchestrator.cli.run import changing_app, print_json, print_result, running, state_dir
 
 if TYPE_CHECKING:
     from orchestrator.cli.app_results import StatusResult
