@@ -1,5 +1,7 @@
 """Real cargo builds from a store of the tests' own: clones, damage, kills, full disks, clocks that jump."""
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -166,6 +168,31 @@ def test_a_damaged_entry_costs_compiling_and_nothing_else(repo: Path, tmp_path: 
     assert len([text for text in warnings(events) if "damaged cache entry" in text]) == (
         damage in ("content", "missing")
     )
+
+
+@pytest.mark.parametrize("where", ["in the store", "in the record"])
+def test_an_entry_that_was_replaced_as_a_whole_is_not_used(repo: Path, tmp_path: Path, index: Index, where: str):
+    """Somebody's own layer, right in itself: its files have the hashes its manifest says."""
+    made(repo)
+    entry = newest(index)
+    manifest = writable(Path(entry.layers[-1]) / "manifest.json")
+    rows = json.loads(manifest.read_text())
+    planted = layer_file(entry)
+    planted.write_bytes(b"planted")
+    name = str(planted.relative_to(Path(entry.layers[0]) / "files"))
+    rows["files"][name][4] = hashlib.sha256(b"planted").hexdigest()
+    rows["files"][name][1] = len(b"planted")
+    if where == "in the store":
+        manifest.write_text(json.dumps(rows, sort_keys=True))
+    else:
+        other = tmp_path / "other"
+        shutil.copytree(entry.layers[-1], other)
+        (other / "manifest.json").write_text(json.dumps(rows, sort_keys=True))
+        index._write(entry.model_copy(update={"layers": (str(other),), "created": time.time()}))
+        index.remove(entry)
+    forget(tmp_path)
+    again = made(repo)
+    assert (again.compiled_units, said(again)) == (2, "41")
 
 
 def test_nix_collecting_garbage_takes_nothing_that_is_kept(repo: Path, tmp_path: Path, index: Index):

@@ -12,7 +12,7 @@ from orchestrator.build.cache.explain import Reasons, Report, Reports, changed_p
 from orchestrator.build.cache.index import Index, TargetEntry
 from orchestrator.build.cache.kept import Kept, identity, read_kept, write_kept
 from orchestrator.build.cache.key import CacheKey, cargo_key, changed_parts
-from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, read_manifest, to_json
+from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, digest, read_manifest, to_json
 from orchestrator.build.cache.prune import choose, layers_of, value
 from orchestrator.build.cache.restore import _moved_back, _own_directories
 from orchestrator.build.cache.save import take_manifest
@@ -88,8 +88,11 @@ manifests = st.builds(
 @given(manifest=manifests)
 def test_a_manifest_survives_the_store(tmp_path_factory: pytest.TempPathFactory, manifest: Manifest):
     layer = tmp_path_factory.mktemp("layer")
-    (layer / NAME).write_bytes(to_json(manifest))
-    assert read_manifest(layer) == replace(manifest, layers=(str(layer),))
+    content = to_json(manifest)
+    (layer / NAME).write_bytes(content)
+    assert read_manifest(layer, digest(content)) == replace(manifest, layers=(str(layer),))
+    with pytest.raises(UnusableManifest, match="not what was saved"):
+        read_manifest(layer, digest(content + b" "))
 
 
 @pytest.mark.parametrize(
@@ -98,14 +101,14 @@ def test_a_manifest_survives_the_store(tmp_path_factory: pytest.TempPathFactory,
 def test_a_damaged_manifest_is_no_entry(tmp_path: Path, content: bytes):
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(UnusableManifest):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, digest(content))
 
 
 def test_a_manifest_cannot_name_a_path_outside_the_workspace(tmp_path: Path):
     bad = Manifest(("",), {"target/../../etc/passwd": File(0, 1, 1, False, "")}, {}, {}, {}, {})
     (tmp_path / NAME).write_bytes(to_json(bad))
     with pytest.raises(UnusableManifest, match="not a path"):
-        read_manifest(tmp_path)
+        read_manifest(tmp_path, digest(to_json(bad)))
 
 
 @pytest.fixture
@@ -205,7 +208,7 @@ def entry(tmp_path: Path, name: str = "layer", **changes: object) -> TargetEntry
     layer.mkdir(exist_ok=True)
     fields = {
         "key": "k", "parts": {}, "lock": "", "packages": (), "app": "app", "service": "api",
-        "layers": (str(layer),), "size": 100, "own_size": 100, "units": 3, "worth": 10.0,
+        "layers": (str(layer),), "manifest": "", "size": 100, "own_size": 100, "units": 3, "worth": 10.0,
         "created": 1.0, "last_used": 1.0,
     }  # fmt: skip
     return TargetEntry.model_validate(fields | changes)
@@ -222,6 +225,18 @@ def test_entries_are_read_back_and_rubbish_is_none(tmp_path: Path):
     index.remove(one)
     index.used(one, 4.0)
     assert list(index.entries(TargetEntry)) == []
+
+
+def test_what_another_user_wrote_is_neither_an_entry_nor_a_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    index = Index(tmp_path / "cache", NIX)
+    one = entry(tmp_path)
+    index._write(one)
+    root = tmp_path / "cache/roots/layer"
+    root.parent.mkdir()
+    root.symlink_to(tmp_path / "layer")
+    assert (list(index.entries()), index.is_rooted(one.layers[0])) == ([one], True)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert (list(index.entries()), index.is_rooted(one.layers[0])) == ([], False)
 
 
 def test_an_entry_being_laid_out_is_in_use(tmp_path: Path):

@@ -103,7 +103,7 @@ class FetchedCache:
         for entry in self.index.entries(FetchedEntry):
             try:
                 if entry.present:
-                    yield entry, read_manifest(Path(entry.layers[-1]))
+                    yield entry, read_manifest(Path(entry.layers[-1]), entry.manifest)
             except UnusableManifest:
                 continue
 
@@ -118,8 +118,8 @@ class FetchedCache:
             if entry.group == f"{self.app}.{self.service}" and self._is_exact(entry) and _same(other, manifest):
                 return entry.id
         manifest, fresh = share_layers(manifest, [other for _, other in known if self._is_rooted(other)])
-        layer = add_layer(self.index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=self.cancel)
-        saved = self._entry(replace(manifest, layers=(*manifest.layers[:-1], str(layer))), fresh, seconds)
+        layer, digest = add_layer(self.index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=self.cancel)
+        saved = self._entry(replace(manifest, layers=(*manifest.layers[:-1], str(layer))), digest, fresh, seconds)
         self.index.add(saved, cancel=self.cancel)
         prune_group(self.index, FetchedEntry, saved.group)
         return saved.id
@@ -127,7 +127,7 @@ class FetchedCache:
     def _is_rooted(self, manifest: Manifest) -> bool:
         return all(self.index.is_rooted(layer) for layer in manifest.layers)
 
-    def _entry(self, manifest: Manifest, fresh: Sequence[str], seconds: float) -> FetchedEntry:
+    def _entry(self, manifest: Manifest, digest: str, fresh: Sequence[str], seconds: float) -> FetchedEntry:
         now = self.clock()
         return FetchedEntry(
             registries=self.registries,
@@ -136,6 +136,7 @@ class FetchedCache:
             app=self.app,
             service=self.service,
             layers=manifest.layers,
+            manifest=digest,
             size=manifest.size,
             own_size=sum(manifest.files[path].size for path in fresh),
             worth=max(seconds, self._found.worth if self._found else 0.0),

@@ -25,7 +25,8 @@ class StoredEntry(BaseModel):
     """What one build of a service left, in the store. Sizes in bytes, times in seconds (`created` and `last_used`
     since the epoch).
 
-    `layers` are store paths, the last one has the manifest; `own_size` is what the entry alone added to the store.
+    `layers` are store paths, the last one has the manifest, whose SHA-256 is `manifest`: another one in its place is
+    not what was saved. `own_size` is what the entry alone added to the store.
     `lock` is the lock file's content hash, `packages` what it lists. `worth` estimates what making all of it takes,
     `saved` is what laying it out has saved so far.
     """
@@ -39,6 +40,7 @@ class StoredEntry(BaseModel):
     app: str
     service: str
     layers: tuple[str, ...]
+    manifest: str
     size: int
     own_size: int
     worth: float
@@ -102,10 +104,11 @@ class Index:
     nix: Nix
 
     def entries(self, kind: type[_E], group: str | None = None) -> Iterator[_E]:
-        """The entries of a kind, or of one group of it. What cannot be read is no entry."""
+        """The entries of a kind, or of one group of it. What cannot be read, or another user wrote, is none."""
         for path in sorted(self.directory.glob(f"{kind.directory}/{group or '*'}/*.json")):
             with suppress(OSError, ValidationError):
-                yield kind.model_validate_json(path.read_bytes())
+                if _is_ours(path):
+                    yield kind.model_validate_json(path.read_bytes())
 
     def all(self) -> list[StoredEntry]:
         """Every entry of every kind."""
@@ -161,7 +164,8 @@ class Index:
 
     def is_rooted(self, layer: str) -> bool:
         """Whether the layer is in the store and kept there by us."""
-        return self._root(Path(layer)).is_symlink() and Path(layer).is_dir()
+        root = self._root(Path(layer))
+        return root.is_symlink() and _is_ours(root) and Path(layer).is_dir()
 
     def drop_roots(self) -> None:
         """Let go of every layer that no entry has."""
@@ -183,6 +187,11 @@ class Index:
 
     def _root(self, layer: Path) -> Path:
         return self.directory / "roots" / layer.name
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this user made it; whoever can write a record could say what our builds start from."""
+    return path.lstat().st_uid == os.geteuid()
 
 
 def open_index(cache_dir: Path, opened: Nix) -> Index:

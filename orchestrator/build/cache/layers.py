@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator.build.cache.index import Index
-from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, to_json
+from orchestrator.build.cache.manifest import NAME, File, Manifest, UnusableManifest, digest, to_json
 from orchestrator.build.disk import RESERVE
 from orchestrator.errors import DiskError
 from orchestrator.files import free_bytes, no_space_is_an_error, remove_tree
@@ -21,20 +21,23 @@ _CHUNK = 1 << 20
 _THREADS = 4
 
 
-def add_layer(index: Index, root: Path, manifest: Manifest, fresh: list[str], *, name: str, cancel: Cancel) -> Path:
-    """The `fresh` files below `root` and the manifest as one store path called `name`; nothing is rooted yet.
+def add_layer(
+    index: Index, root: Path, manifest: Manifest, fresh: list[str], *, name: str, cancel: Cancel
+) -> tuple[Path, str]:
+    """The `fresh` files below `root` and the manifest as one store path called `name`, and the manifest's digest.
 
-    Raises `DiskError` when there is no room, `ToolchainError` and `Interrupted`.
+    Nothing is rooted yet. Raises `DiskError` when there is no room, `ToolchainError` and `Interrupted`.
     """
     _require_room(index.store, sum(manifest.files[path].size for path in fresh))
+    content = to_json(manifest)
     staging = root / "saving"
     remove_tree(staging)
     layer = staging / name
     try:
         with no_space_is_an_error(staging):
             _link_files(root, layer, fresh)
-            (layer / NAME).write_bytes(to_json(manifest))
-        return nix.add_tree(index.nix, layer, name, cancel=cancel)
+            (layer / NAME).write_bytes(content)
+        return nix.add_tree(index.nix, layer, name, cancel=cancel), digest(content)
     finally:
         remove_tree(staging)
 
@@ -81,7 +84,7 @@ def _copy_all(staging: Path, manifest: Manifest, rows: list[tuple[str, File]], c
 def _copy(source: str, destination: str, file: File) -> str:
     """Copy, and tell the content's hash. Never a hard link: cargo writes in place."""
     mode = 0o755 if file.executable else 0o644
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     try:
         reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
@@ -90,14 +93,14 @@ def _copy(source: str, destination: str, file: File) -> str:
         writing = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
             while chunk := os.read(reading, _CHUNK):
-                digest.update(chunk)
+                hashed.update(chunk)
                 _write(writing, chunk)
             os.utime(writing, ns=(file.mtime, file.mtime))
         finally:
             os.close(writing)
     finally:
         os.close(reading)
-    return digest.hexdigest()
+    return hashed.hexdigest()
 
 
 def _write(descriptor: int, data: bytes) -> None:

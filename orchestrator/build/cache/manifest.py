@@ -81,14 +81,21 @@ def to_json(manifest: Manifest) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def read_manifest(layer: Path) -> Manifest:
+def digest(content: bytes) -> str:
+    """What tells whether a manifest is the one that was saved, as hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_manifest(layer: Path, saved: str) -> Manifest:
     """The manifest in the layer that was added last. The layer itself may be called "" in its list of layers.
 
-    Raises `UnusableManifest`.
+    Raises `UnusableManifest` also when its digest is not the one that was `saved`.
     """
     try:
-        content = json.loads((layer / NAME).read_bytes())
-        return _parse(content, str(layer))
+        content = (layer / NAME).read_bytes()
+        if digest(content) != saved:
+            raise ValueError("its manifest is not what was saved")
+        return _parse(json.loads(content), str(layer))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UnusableManifest(f"the cache entry {layer} cannot be used: {error}") from error
 

@@ -38,7 +38,7 @@ def find_nearest(index: Index, key: CacheKey, snapshot: Snapshot) -> Iterator[Re
     found = []
     for entry in index.entries(TargetEntry, key.digest):
         try:
-            manifest = read_manifest(Path(entry.layers[-1]))
+            manifest = read_manifest(Path(entry.layers[-1]), entry.manifest)
         except UnusableManifest:
             continue
         if entry.present:

@@ -22,9 +22,10 @@ _STORE_NAME = "cargo-target"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """An entry's layers, all its bytes and those it added."""
+    """An entry's layers, its manifest's digest, all its bytes and those it added."""
 
     layers: tuple[str, ...]
+    manifest: str
     size: int
     own_size: int
 
@@ -40,10 +41,10 @@ def save_workspace(index: Index, workspace: Workspace, snapshot: Snapshot, *, ca
     if kept.layers and (len(manifest.layers) > MAX_LAYERS or added > NEW_SHARE * manifest.size):
         manifest, fresh = take_manifest(workspace.path, snapshot, Kept((), {}))
         added = manifest.size
-    layer = add_layer(index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=cancel)
+    layer, digest = add_layer(index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=cancel)
     complete = replace(manifest, layers=tuple(name or str(layer) for name in manifest.layers))
     write_kept(workspace.path, complete)
-    return Saved(complete.layers, manifest.size, added)
+    return Saved(complete.layers, digest, manifest.size, added)
 
 
 def _usable(index: Index, kept: Kept) -> Kept:

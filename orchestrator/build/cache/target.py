@@ -210,6 +210,7 @@ class TargetCache:
             app=self.app,
             service=self.service,
             layers=saved.layers,
+            manifest=saved.manifest,
             size=saved.size,
             own_size=saved.own_size,
             units=outcome.total,
