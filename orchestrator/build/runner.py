@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.build import disk, locks
 from orchestrator.build.environment import fetch_access, home_directory
 from orchestrator.build.jobserver import Jobserver
+from orchestrator.build.lfs import find_pointers
 from orchestrator.build.registries import read_user_config
 from orchestrator.build.service import ServiceBuild, Site, build_service, find_built, phase, write_lock_file
 from orchestrator.build.snapshot import Snapshot, take_snapshot
@@ -128,7 +129,12 @@ def _prepare(run: _Run) -> Site:
 
 def _snapshot(run: _Run) -> Snapshot:
     with run.trace.span("", "snapshot"):
-        return take_snapshot(run.root, cache_dir=run.settings.cache_dir, emit=run.emit)
+        taken = take_snapshot(run.root, cache_dir=run.settings.cache_dir, emit=run.emit)
+        if pointers := find_pointers(taken):
+            some = f"{pointers[0]} and {len(pointers) - 1} more" if len(pointers) > 1 else pointers[0]
+            text = f"builds see Git LFS pointers in place of files that were not fetched: {some} (run: git lfs pull)"
+            run.emit(Note(text, level="warning"))
+    return taken
 
 
 def _check_disk_of_first_run(run: _Run, snapshot: Snapshot) -> None:

@@ -67,6 +67,13 @@ def list_files(root: Path) -> GitFiles | None:
     return found if found.tracked or found.untracked else None
 
 
+def files_with_attribute(root: Path, attribute: str) -> tuple[str, ...]:
+    """The tracked files below `root` with an attribute such as "filter=lfs"; none where git cannot tell."""
+    completed = _git(root, "ls-files", "-z", "--", f":(attr:{attribute})")
+    listed = completed.stdout if completed.returncode == 0 else ""
+    return tuple(path for path in listed.split("\0") if path)
+
+
 def _inside_repository(root: Path) -> bool:
     return any((directory / ".git").exists() for directory in (root, *root.parents))
 

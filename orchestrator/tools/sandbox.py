@@ -1,9 +1,9 @@
 """bubblewrap: a private view of the machine for one build step.
 
-Two sandboxes, one in the other. The outer one has everything but Nix read-only: `nix develop` runs in it, because
-a single-user Nix opens its database for writing and because the dev shell's `shellHook` is the user's code too.
-The inner one takes /nix and every capability away from the build step itself. Measured, whole step: 52 ms, against
-49 ms for `nix develop` outside and one sandbox inside it, where the hook could write anywhere.
+Two sandboxes, one in the other. The outer one has everything read-only: the dev shell starts in it, because its
+`shellHook` is the user's code too. Where `nix develop` itself must start the shell, /nix stays writable there: a
+single-user Nix opens its database for writing. The inner one takes /nix, Nix's daemon and every capability away from
+the build step itself.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.build.snapshot import take_snapshot
+from orchestrator.build.lfs import find_pointers
+from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.errors import ProjectError
 from orchestrator.events import Event, Note
 from orchestrator.tools.git import head_commit, list_files
@@ -39,9 +40,12 @@ def repo(tmp_path: Path) -> Path:
     return root
 
 
+def take(root: Path) -> Snapshot:
+    return take_snapshot(root, cache_dir=root.parent / "cache", emit=lambda event: None)
+
+
 def paths(root: Path) -> list[str]:
-    taken = take_snapshot(root, cache_dir=root.parent / "cache", emit=lambda event: None)
-    return [entry.path for entry in taken.entries]
+    return [entry.path for entry in take(root).entries]
 
 
 def test_tracked_and_new_files_count_and_ignored_ones_do_not(repo: Path):
@@ -89,6 +93,19 @@ def test_submodules_and_repositories_inside_count(repo: Path, tmp_path: Path):
     assert found is not None
     assert {"vendor/other/lib.rs", ".gitmodules"} <= found.tracked
     assert {"vendor/other/new.rs", "inner/x.rs"} <= found.untracked
+
+
+def test_lfs_pointers_are_found_and_fetched_files_are_none(repo: Path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+    put(repo, "logo.png", pointer)
+    put(repo, "docs/about.txt", pointer)
+    git(repo, "add", "-A")
+    assert find_pointers(take(repo)) == ()
+    put(repo, "web/.gitattributes", "*.png filter=lfs diff=lfs merge=lfs -text\n")
+    put(repo, "web/mit leer.png", pointer)
+    put(repo, "web/fetched.png", "\x89PNG")
+    git(repo, "add", "-A")
+    assert find_pointers(take(repo)) == ("web/mit leer.png",)
 
 
 def test_another_users_repository_works_and_its_configuration_starts_nothing(repo: Path, tmp_path: Path):

@@ -77,6 +77,15 @@ def test_links_stay_links_and_leaving_ones_are_refused(root: Path):
         take(root)
 
 
+def test_links_in_loops_stay_links(root: Path):
+    put(root, "a/file")
+    links = {"a/up": "..", "ring": "gnir", "gnir": "ring", "self": "self", "a/here": "."}
+    for path, target in links.items():
+        (root / path).symlink_to(target)
+    found = {entry.path: entry.content for entry in take(root).entries if entry.kind == "link"}
+    assert found == links
+
+
 def test_an_absolute_link_is_refused_but_a_nix_result_is_skipped(root: Path):
     (root / "result").symlink_to("/nix/store/abc-x")
     assert paths(take(root)) == []
