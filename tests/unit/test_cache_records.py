@@ -234,9 +234,9 @@ def test_what_another_user_wrote_is_neither_an_entry_nor_a_root(tmp_path: Path, 
     root = tmp_path / "cache/roots/layer"
     root.parent.mkdir()
     root.symlink_to(tmp_path / "layer")
-    assert (list(index.entries()), index.is_rooted(one.layers[0])) == ([one], True)
+    assert (list(index.entries(TargetEntry)), index.is_rooted(one.layers[0])) == ([one], True)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert (list(index.entries()), index.is_rooted(one.layers[0])) == ([], False)
+    assert (list(index.entries(TargetEntry)), index.is_rooted(one.layers[0])) == ([], False)
 
 
 def test_an_entry_being_laid_out_is_in_use(tmp_path: Path):
