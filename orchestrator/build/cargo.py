@@ -85,20 +85,25 @@ class Cargo:
         if not self._has_target_flags("rustflags"):
             target = self.target.flags() if self.target else ()
             variables["CARGO_BUILD_RUSTFLAGS"] = " ".join([*_remapped(workspace), *self._link_flags(), *target])
-        if not any(name in ("CFLAGS", "CXXFLAGS") for name in self.tools.variables):
+        if self.tools.variables.isdisjoint({"CFLAGS", "CXXFLAGS"}) and " " not in str(workspace.seen("src")):
             variables |= _c_flags(workspace)
         return variables | (self.target.variables() if self.target else {})
 
     @property
     def linker(self) -> Linker | None:
-        """The dev shell's quicker linker, unless the project says itself how to link, or may link for other machines.
+        """The dev shell's quicker linker, where there is one that fits and it is ours to choose."""
+        return self.tools.linker if self.may_choose_linker else None
+
+    @property
+    def may_choose_linker(self) -> bool:
+        """Whether neither the project says itself how to link, nor links for other machines.
 
         Flags of ours would reach the linker of every target, that of WebAssembly too.
         """
         plain = all(step.argv[:2] in _PLAIN and "--target" not in " ".join(step.argv) for step in self.build.steps)
         own = {name: value for found in self._configs() for name, value in table(found, "build").items()}
         chosen = "target" in own or _says_linking(own.get("rustflags")) or self._has_target_flags("rustflags", "linker")
-        return self.tools.linker if plain and not chosen else None
+        return plain and not chosen
 
     def _has_target_flags(self, *names: str) -> bool:
         """Whether the project's configuration has one of these for some target."""

@@ -169,7 +169,9 @@ def _say_linker(site: Site, build: BuildPlan, ecosystem: Ecosystem) -> None:
         return
     if ecosystem.linker is not None:
         site.emit(Note(f"{build.service}: linked with the dev shell's {ecosystem.linker.name}"))
-    elif unfit := [linker.name for linker in ecosystem.tools.linkers if not linker.fit]:
+    elif ecosystem.may_choose_linker and (
+        unfit := [linker.name for linker in ecosystem.tools.linkers if not linker.fit]
+    ):
         text = f"{build.service}: linked as usual: what the dev shell's {unfit[0]} links does not find its libraries"
         site.emit(Note(text))
 
