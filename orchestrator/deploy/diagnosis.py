@@ -18,6 +18,7 @@ from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine
 
 LOG_LINES = 20
+_KILLED = 128 + 9
 
 SINGLE_LOG_LINES = 200
 """How many lines of a container with several services are looked at for those of one."""
@@ -77,6 +78,10 @@ def explain_exit(service: str, code: int, log: Sequence[str], *, oom_killed: boo
             return cause
     if oom_killed:
         return Cause(service, f"{service} was killed: it used more memory than its limit", "raise the memory limit")
+    if code == _KILLED:
+        # The engine forgets that the kernel did it when it starts the container again.
+        hint = "so the kernel ends what uses more memory than its limit: raise the memory limit, if nobody else did it"
+        return Cause(service, f"{service} was ended by signal 9 (exit code {code})", hint)
     if code > 128:
         return Cause(service, f"{service} was ended by signal {code - 128} (exit code {code})", "see its log lines")
     if code == 0:

@@ -86,6 +86,7 @@ int main(void) {
   int broken = !strcmp(value("PORT", ""), value("BROKEN_PORT", "none"));
   if (broken || !strcmp(mode, "crash")) { fprintf(stderr, "DATABASE_URL is not set\n"); return 3; }
   if (!strcmp(mode, "silent")) for (;;) pause();
+  if (!strcmp(mode, "leak")) for (;;) memset(malloc(1 << 20), 1, 1 << 20);
   if (!strcmp(mode, "brief")) ualarm(600000, 0);
   int one = 1, port = atoi(value("PORT", "3000")) + (!strcmp(mode, "elsewhere") ? 1000 : 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};

@@ -174,6 +174,15 @@ def test_a_release_that_dies_just_after_it_was_ready_is_taken_back(bench: Bench)
     check_repaired(bench)
 
 
+def test_a_release_that_leaks_to_its_limit_never_takes_traffic(bench: Bench) -> None:
+    bench.deploy({"VERSION": "v1"})
+    with Load(bench.port, clients=2) as load, pytest.raises(DeployError) as refused:
+        bench.deploy({"VERSION": "v2", "MODE": "leak"}, backend_limits={"memory": "32m"})
+    assert "memory limit" in (refused.value.hint or ""), refused.value.message
+    assert set(load.answers) == {"200", "v1"}, load.answers
+    check_repaired(bench)
+
+
 def test_two_deploys_of_one_application_at_once(bench: Bench) -> None:
     bench.deploy({"VERSION": "v1"})
     outcomes: list[str] = []
