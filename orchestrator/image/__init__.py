@@ -7,11 +7,11 @@ What is in an image: `layers` are the values everything works from. `services` d
 What may not be: `admission` refuses compilers, sources and what is over its budget, `checks` a program whose libraries
 are not there, `addresses` a bundle that would ask the visitor's own machine (it reads scripts with `javascript`).
 
-Into the engine's storage: `storage` has the two ways. Ours: `archive` writes a layer's bytes, `layout` the JSON around
-them, `scratch` finds room for seconds, `offer` serves them to skopeo where there is no room. The other: `dockerfile`
-writes the generated Dockerfile and its context.
+Into the engine's storage, one way: `storage`, with `archive` for a layer's bytes, `layout` for the JSON around them,
+`scratch` for room that is needed for seconds, and `offer`, which serves them to skopeo where there is none.
+The other way: `builders` has buildah or podman build what `dockerfile` writes.
 
 Afterwards: `explain` tells where the bytes are. `push` sends to registries what `packing` has compressed; `sbom` and
 `provenance` say what an image is made of and where it comes from, `attestations` makes both for a build, `referrers`
-attaches them.
+attaches them. `index` joins the images of several platforms.
 """

@@ -20,6 +20,7 @@ from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError, UsageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
 from orchestrator.image.admission import admit
+from orchestrator.image.builders import build_dockerfile, locked_context
 from orchestrator.image.checks import check_image
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.explain import remember_contents
@@ -36,7 +37,7 @@ from orchestrator.image.services import (
     plan_web_image,
     share_store_paths,
 )
-from orchestrator.image.storage import Image, Workshop, build_dockerfile, locked_context, store_layout
+from orchestrator.image.storage import Image, Workshop, store_layout
 from orchestrator.plan import PUBLIC_PORT, Plan, build_name
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings

@@ -1,19 +1,14 @@
-"""Two ways from an image plan into the engine's storage: an OCI layout of our own, or the Dockerfile."""
+"""From an image plan into the engine's storage, by an OCI layout of our own (`builders` has the other way)."""
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from orchestrator.build.disk import Need, check_space
 from orchestrator.errors import ImageError
-from orchestrator.events import Emit, Line
-from orchestrator.files import locked
+from orchestrator.events import Emit
 from orchestrator.image.archive import Layer, layer_key, measure_layer, write_layer
-from orchestrator.image.dockerfile import write_context
 from orchestrator.image.layers import File, ImagePlan, LayerPlan
 from orchestrator.image.layout import (
     Documents,
@@ -28,18 +23,11 @@ from orchestrator.plan import build_name
 from orchestrator.process import Cancel
 from orchestrator.tools.oci import (
     BlobMissing,
-    build_argv,
-    build_image,
-    buildah_argv,
     copy_layout,
     copy_offered,
-    read_manifest,
 )
 from orchestrator.tools.platforms import architecture_name, host_platform
 from orchestrator.tools.podman import Engine
-
-_BUILD_WAIT_SECONDS = 600
-_WORKING_CONTAINER = re.compile(r"(^|-)working-container(-[0-9]+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,7 @@ def store_layout(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], Non
 
 def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check: Callable[[], None]) -> Image:
     known = tuple(workshop.records.find(layer, key) for layer, key in zip(plan.layers, keys, strict=True))
-    need = sum(_size(layer) for layer, found in zip(plan.layers, known, strict=True) if found is None)
+    need = sum(layer_bytes(layer) for layer, found in zip(plan.layers, known, strict=True) if found is None)
     # In memory a new layer lies twice: in the layout, and in skopeo's temporary file while it unpacks it.
     in_memory = fits_memory(2 * need)
     _check_room(plan, workshop, need if in_memory else 2 * need)
@@ -162,7 +150,8 @@ def _new_layer(layer: LayerPlan, key: str, directory: Path | None, workshop: Wor
     return written
 
 
-def _size(layer: LayerPlan) -> int:
+def layer_bytes(layer: LayerPlan) -> int:
+    """Bytes of a layer's files, gzipped twins not counted."""
     return sum(
         len(entry.source) if isinstance(entry.source, bytes) else entry.source.stat().st_size
         for entry in layer.entries
@@ -184,111 +173,3 @@ def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, wor
 
 def _architecture(plan: ImagePlan) -> str:
     return architecture_name(plan.platform or host_platform())
-
-
-def build_dockerfile(
-    plan: ImagePlan, workshop: Workshop, *, program: Literal["buildah", "podman"], check: Callable[[], None]
-) -> Image:
-    """Have buildah or podman build the plan's Dockerfile into the engine's storage, with its layer cache.
-
-    The image id is the same everywhere from an empty layer cache only: the cache keeps the time stamps of
-    earlier builds. Raises `ImageError` with the program's last lines, `DiskError` when a file system is full.
-    """
-    check()
-    with (
-        locked_context(workshop.cache_dir, workshop.app, plan.service) as context,
-        scratch_directory(workshop.engine.scratch, need=sum(_size(layer) for layer in plan.layers)) as scratch,
-    ):
-        write_context(plan, context)
-        image_id, made = _build(plan, workshop, program=program, context=context, scratch=scratch)
-    image = _describe(plan, image_id, workshop)
-    if len(made) != len(image.layers):
-        return image
-    layers = tuple(replace(layer, written=new) for layer, new in zip(image.layers, made, strict=True))
-    return replace(image, layers=layers)
-
-
-@contextmanager
-def locked_context(cache_dir: Path, app: str, service: str) -> Iterator[Path]:
-    """The directory of a service's build context, for one writer or builder at a time."""
-    context = cache_dir / "contexts" / app / service
-    with locked(context.parent / f"{service}.lock", holder=app, wait_seconds=_BUILD_WAIT_SECONDS):
-        yield context
-
-
-def _build(
-    plan: ImagePlan, workshop: Workshop, *, program: Literal["buildah", "podman"], context: Path, scratch: Path
-) -> tuple[str, tuple[bool, ...]]:
-    engine = workshop.engine
-    storage = buildah_argv(root=engine.root, runroot=engine.runroot, driver=engine.driver)
-    id_file = scratch / "id"
-    argv = build_argv(
-        storage if program == "buildah" else engine.argv(),
-        context=context,
-        id_file=id_file,
-        timestamp=_timestamp(plan),
-        platform=plan.platform,
-    )
-    with _no_leftovers(engine):
-        made = build_image(
-            argv,
-            environment=engine.environment,
-            scratch=scratch,
-            on_line=lambda text: workshop.emit(Line(plan.service, text)),
-            cancel=workshop.cancel,
-        )
-    return id_file.read_text().strip().removeprefix("sha256:"), made
-
-
-def _timestamp(plan: ImagePlan) -> int:
-    """Seconds since 1970, from the content.
-
-    These programs give all files of an image one time. Were it constant, nginx would give two files of the same
-    length the same ETag, and browsers would keep the old one.
-    """
-    return 1 + int("".join(layer_key(layer)[:8] for layer in plan.layers), 16) % (1 << 30)
-
-
-@contextmanager
-def _no_leftovers(engine: Engine) -> Iterator[None]:
-    """A build that fails, is stopped or was killed leaves its working container mounted; take those away.
-
-    One build at a time in a storage, so that a working container nobody here made has lost its maker.
-    """
-    with locked(engine.root.parent / "build.lock", holder="this storage", wait_seconds=_BUILD_WAIT_SECONDS):
-        _remove_working_containers(engine)
-        try:
-            yield
-        except BaseException:
-            _remove_working_containers(engine.undisturbed)
-            raise
-
-
-def _remove_working_containers(engine: Engine) -> None:
-    """buildah names them `working-container`, `<image>-working-container`, `working-container-1` and so on."""
-    listed = engine.ask("ps", "--all", "--external", "--no-trunc", "--format", "{{.ID}} {{.State}} {{.Names}}").stdout
-    for line in listed.splitlines():
-        container, state, name = line.split(maxsplit=2)
-        if state.lower() == "storage" and _WORKING_CONTAINER.search(name):
-            engine.ask("rm", "--force", container)
-
-
-def _describe(plan: ImagePlan, image_id: str, workshop: Workshop) -> Image:
-    """The built image, named, and as the storage describes it."""
-    reference = workshop.reference(plan.service, image_id)
-    workshop.engine.tag_image(image_id, reference)
-    manifest, digest = read_manifest(
-        workshop.engine.storage_reference(reference), environment=workshop.engine.environment
-    )
-    return Image(
-        service=plan.service,
-        image_id=image_id,
-        manifest_digest=digest,
-        size=sum(blob.size for blob in manifest.layers),
-        reference=reference,
-        layers=tuple(
-            Layer(layer.name, blob.digest, blob.size, written=True)
-            for layer, blob in zip(plan.layers, manifest.layers, strict=True)
-        ),
-        platform=plan.platform,
-    )

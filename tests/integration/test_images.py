@@ -16,8 +16,9 @@ from orchestrator import process
 from orchestrator.errors import DiskError, ImageError, Interrupted
 from orchestrator.files import remove_tree
 from orchestrator.image import archive as layer_archive
+from orchestrator.image.builders import _no_leftovers, build_dockerfile
 from orchestrator.image.layers import Directory, File, ImageConfig, ImagePlan, Link, arrange_layers
-from orchestrator.image.storage import Image, Workshop, _no_leftovers, build_dockerfile, store_layout
+from orchestrator.image.storage import Image, Workshop, store_layout
 from orchestrator.process import Cancel
 from orchestrator.tools.oci import buildah_argv
 from orchestrator.tools.podman import Engine
