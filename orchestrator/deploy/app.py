@@ -17,7 +17,7 @@ from orchestrator.deploy.state import AppStore, ReleaseRecord, current_release
 from orchestrator.errors import UsageError
 from orchestrator.events import Emit
 from orchestrator.files import remove_tree
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.process import Cancel
 from orchestrator.tools.containers import remove_pod
 from orchestrator.tools.engine_config import network_file

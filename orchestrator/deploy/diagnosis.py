@@ -12,7 +12,7 @@ from orchestrator.deploy.pod import ServiceNotStarted, pod_containers
 from orchestrator.deploy.single import find_end, lines_of
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.replicas import Replica
 from orchestrator.tools.inspection import Container, last_exit_code, read_logs
 from orchestrator.tools.podman import Engine

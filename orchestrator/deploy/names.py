@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.image.nginx import REPLICA_SOCKET, SOCKET_NAME, STATUS_SOCKET_NAME
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.replicas import Replica, make_replicas
 from orchestrator.tools.podman import Engine
 

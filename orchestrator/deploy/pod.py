@@ -19,7 +19,7 @@ from orchestrator.deploy.state import ReleaseRecord
 from orchestrator.errors import DeployError, OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.image.nginx import EARLIER_ROOT, SOCKET_CONFIG_PATH, SOCKET_DIR
-from orchestrator.image.services import SINGLE, STOP_SECONDS
+from orchestrator.image.single import SINGLE, STOP_SECONDS
 from orchestrator.replicas import Replica
 from orchestrator.settings import Limits
 from orchestrator.tools.containers import (

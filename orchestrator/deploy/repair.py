@@ -10,7 +10,7 @@ from orchestrator.deploy.pod import SINGLE_STOP_SECONDS, WEB_STOP_SECONDS, pod_c
 from orchestrator.deploy.state import AppStore
 from orchestrator.events import Emit, Note
 from orchestrator.files import remove_tree
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.tools.containers import remove_pod, start_container, stop_container
 from orchestrator.tools.inspection import Container, list_pods
 from orchestrator.tools.podman import Engine

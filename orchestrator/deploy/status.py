@@ -14,7 +14,7 @@ from orchestrator.deploy.pod import pod_containers
 from orchestrator.deploy.probes import ask_once, silent_replicas
 from orchestrator.deploy.single import find_end
 from orchestrator.deploy.state import ReleaseRecord, current_release
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.tools.inspection import Container, Usage, last_exit_code, read_logs, read_usage
 from orchestrator.tools.podman import Engine
 

@@ -27,7 +27,6 @@ from orchestrator.image.explain import remember_contents
 from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
-    SINGLE,
     STORE_LAYERS,
     SingleParts,
     StoreShare,
@@ -37,6 +36,7 @@ from orchestrator.image.services import (
     plan_web_image,
     share_store_paths,
 )
+from orchestrator.image.single import SINGLE
 from orchestrator.image.storage import Image, Workshop, store_layout
 from orchestrator.plan import PUBLIC_PORT, Plan, build_name
 from orchestrator.process import Cancel

@@ -12,7 +12,7 @@ from orchestrator.files import sha256
 from orchestrator.image.layout import canonical
 from orchestrator.image.provenance import Origin, make_statement
 from orchestrator.image.sbom import Contents, DebianPackage, Origins, StorePackage, make_sbom
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.image.storage import Image
 from orchestrator.plan import Plan
 from orchestrator.settings import Settings

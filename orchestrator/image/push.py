@@ -24,7 +24,7 @@ from orchestrator.image.provenance import MEDIA_TYPE as PROVENANCE_TYPE
 from orchestrator.image.referrers import Attachment, attach
 from orchestrator.image.sbom import MEDIA_TYPE as SBOM_TYPE
 from orchestrator.image.scratch import scratch_directory
-from orchestrator.image.services import SINGLE
+from orchestrator.image.single import SINGLE
 from orchestrator.plan import build_name
 from orchestrator.process import Cancel
 from orchestrator.tools.distribution import Registry

@@ -15,16 +15,11 @@ from orchestrator.image.nginx import (
     SOCKET_CONFIG_PATH,
     SOCKET_DIR,
 )
+from orchestrator.image.single import SINGLE, STOP_SECONDS
 from orchestrator.plan import PUBLIC_PORT
 
 APP_LABEL = "io.orchestrator.app"
 SERVICE_LABEL = "io.orchestrator.service"
-
-SINGLE = "single"
-"""The service of an image that holds nginx and the backend both."""
-
-STOP_SECONDS = {"web": 35, "backend": 10}
-"""How long each has to end in such a container: nginx cuts off what is in flight itself after 30 s."""
 
 STORE_LAYERS = ("base", "runtime")
 """The layers of store paths."""
