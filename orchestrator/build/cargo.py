@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from orchestrator.build.cache.explain import Reasons
-from orchestrator.build.cargo_lock import explain_refusal
+from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused
 from orchestrator.build.cargo_target import Target
 from orchestrator.build.registries import UserConfig, read_toml, table, write_config
 from orchestrator.build.rust_tools import NO_RUST, Linker, RustTools
@@ -144,7 +144,7 @@ class Cargo:
 
     def explain(self, error: OrchestratorError) -> OrchestratorError:
         """The same error; for a lock file that is out of date one that names the crates and the command to run."""
-        return explain_refusal(error, self.build, self.snapshot)
+        return explain_refusal(error, self.build, self.snapshot) if is_lock_refused(error) else error
 
     def product(self, workspace: Workspace) -> Path:
         """The binary: what cargo named, else (after a build command of the user's own) the usual place."""
