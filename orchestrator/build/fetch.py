@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.build.cache.fetched import FetchedCache
 from orchestrator.build.cargo import Cargo
-from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused
+from orchestrator.build.cargo_lock import is_lock_refused
 from orchestrator.build.fetch_failure import explain_fetch
 from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.errors import BuildError
@@ -70,10 +70,8 @@ class Fetch:
         try:
             run_command(self.bench, self.command, read=read)
         except BuildError as error:
-            if self.cargo is None:
+            if self.cargo is None or is_lock_refused(error):
                 raise
-            if is_lock_refused(error):
-                raise explain_refusal(error, self.cargo.build, self.cargo.snapshot) from error
             bench = self.bench
             raise explain_fetch(
                 error, said, service=bench.service, source=bench.toolchain.source, offline=self.offline

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,11 @@ def start(program: Path) -> Iterator[Start]:
     yield begin
     for child in started:
         if child.poll() is None:
+            services = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
             child.kill()
+            for service in services:
+                with suppress(ProcessLookupError):
+                    os.killpg(int(service), signal.SIGKILL)
         child.communicate()
 
 
