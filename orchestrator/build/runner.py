@@ -16,7 +16,8 @@ from orchestrator.build.environment import fetch_access, home_directory
 from orchestrator.build.jobserver import Jobserver
 from orchestrator.build.lfs import find_pointers
 from orchestrator.build.registries import read_user_config
-from orchestrator.build.service import ServiceBuild, Site, build_service, find_built, phase, write_lock_file
+from orchestrator.build.service import ServiceBuild, build_service, find_built, write_lock_file
+from orchestrator.build.site import Site, phase
 from orchestrator.build.snapshot import Snapshot, take_snapshot
 from orchestrator.build.toolchain import init_program, open_toolchain, web_server
 from orchestrator.build.trace import Trace

@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.build import runner
 from orchestrator.build.runner import BuildResults, run_builds
-from orchestrator.build.service import ServiceBuild, Site, phase
+from orchestrator.build.service import ServiceBuild
+from orchestrator.build.site import Site, phase
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.errors import BuildError, Interrupted, ProjectError, ToolchainError
 from orchestrator.events import Event, Note, PhaseFinished
