@@ -32,7 +32,8 @@ _NO_NETWORK = "warning: you don't have Internet access"
 """Nix says so at each step without the network, which is every build step."""
 
 _NOT_FOUND = re.compile(
-    r"(?:bwrap: execvp (?P<a>\S+): No such file|unable to execute '(?P<b>[^']+)'|(?P<c>\S+): (?:command )?not found$)"
+    r"(?:bwrap: execvp (?P<a>\S+): No such file|unable to execute '(?P<b>[^']+)'|(?P<c>\S+): (?:command )?not found$"
+    r"|env: [‘'](?P<d>[^’']+)[’']: No such file)"
 )
 
 
@@ -142,7 +143,7 @@ def _missing_program(command: Command, code: int, lines: Sequence[str]) -> str |
     """The program that was not found, when it is the one we asked for."""
     for line in reversed(lines[-3:]):
         if found := _NOT_FOUND.search(line):
-            name = (found["a"] or found["b"] or found["c"]).removesuffix(":")
+            name = (found["a"] or found["b"] or found["c"] or found["d"]).removesuffix(":")
             if name == command.argv[0] or (code == 127 and found["c"]):
                 return name
     return None

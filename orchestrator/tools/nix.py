@@ -233,7 +233,8 @@ def write_shell(nix: Nix, profile: Path, script: Path, *, cancel: Cancel | None 
     """Write what `nix develop` does in a primed environment as a script, for `shell_argv`.
 
     Nix itself is then not needed for a step: no evaluation, no store opened, 35 to 80 ms less. Nix names
-    the outputs of the shell's derivation after the directory it is called in, so the script does too.
+    the outputs of the shell's derivation after the directory it is called in, and takes 022 for its umask
+    (initNix in libmain/shared.cc), so the script does too.
     Raises `ToolchainError` with Nix's message, `DiskError` when the disk is full.
     """
     argv = [str(nix.executable), *_FEATURES, "print-dev-env", str(profile)]
@@ -243,7 +244,7 @@ def write_shell(nix: Nix, profile: Path, script: Path, *, cancel: Cancel | None 
     except ProcessError as error:
         raise _failure(error.completed.stderr, flake=None) from error
     lines = [
-        '__command=("$@"); set --',
+        'umask 022; __command=("$@"); set --',
         said.replace(f"{here}/outputs", "'\"$PWD\"'/outputs"),
         f"export NIX_GCROOT={profile.resolve()}",
         'exec "${__command[@]}"',

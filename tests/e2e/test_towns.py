@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def test_it_is_pushed_with_what_is_said_about_it_and_never_twice(deployed: Deplo
     with serving_registry(tmp_path / "registry") as port, counting_proxy(port) as proxy:
         repository = f"127.0.0.1:{proxy.port}/team/towns"
         first = deployed.machine.json("push", "towns", repository, "--tag", "1")["pushed"]
-        assert [image["references"] for image in first] == [[f"{repository}:1-web"], [f"{repository}:1-backend"]]
+        assert {*chain(*(image["references"] for image in first))} == {f"{repository}:1-web", f"{repository}:1-backend"}
         assert sum(image["sent"] for image in first) == proxy.uploaded <= 10_000_000
         proxy.reset()
         again = deployed.deploy("--domain", "towns.localhost", "--push", repository)

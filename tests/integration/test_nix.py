@@ -156,23 +156,24 @@ HOOKED = """
 
 
 def test_the_script_of_a_shell_does_what_nix_develop_does(ready: Nix, host: HostSet, tmp_path: Path):
-    """Variables, exported functions, the hook, arguments, the exit code: all are the same."""
+    """Variables, exported functions, the hook, arguments, the umask, the exit code: all are the same."""
     (tmp_path / "flake.nix").write_text(shell_flake(HOOKED))
     profile, script, place = tmp_path / "profile", tmp_path / "shell.sh", tmp_path / "a place"
     place.mkdir()
     nix.prime_shell(ready, f"path:{tmp_path}", profile, overrides=hostset.overrides({"nixpkgs": "flake:nixpkgs"}, host))
     nix.write_shell(ready, profile, script)
-    said = ["bash", "-c", 'helper x; printf "%s\\0" "$@"; env -0; exit 7', "bash", "one two", "'$HOME\n", ""]
+    said = ["bash", "-c", 'helper x; printf "%s\\0" "$@"; umask; env -0; exit 7', "bash", "one two", "'$HOME\n", ""]
     environment = {"HOME": "/home/x", "PATH": "/bin", "KEPT": "1"}
+    strict = ["/bin/bash", "-c", 'umask 077; exec "$@"', "bash"]
     outcomes = [
-        process.run([*argv, *said], env=environment, cwd=place, check=False)
+        process.run([*strict, *argv, *said], env=environment, cwd=place, check=False)
         for argv in (nix.develop_argv(ready, profile), nix.shell_argv(profile, script))
     ]
     seen = [set(re.sub(r"nix-shell\.\w+", "nix-shell", outcome.stdout).split("\0")) for outcome in outcomes]
     assert seen[0] == seen[1]
     assert f"FROM_HOOK=0 arguments, {place}, {place}/outputs/out" in seen[1]
     assert [outcome.returncode for outcome in outcomes] == [7, 7]
-    assert outcomes[1].stdout.startswith("helped x\none two\0'$HOME\n\0\0")
+    assert outcomes[1].stdout.startswith("helped x\none two\0'$HOME\n\0\0" + "0022\n")
 
 
 def test_our_own_flake_runs_from_a_clone_with_an_empty_home(ready: Nix, host: HostSet, tmp_path: Path):

@@ -102,8 +102,8 @@ def test_the_way_back_restores_their_number(three: Bench) -> None:
         roll_back(three.state_dir, APP, to=None, engine=three.engine, emit=lambda event: None, cancel=Cancel())
     assert len(_running(three)) == 5
     assert three.get("/api/version") == (200, "v1")
-    argv = app_logs(three.state_dir, APP, engine=three.engine, only=["backend-3"])
-    assert argv[-1].endswith(f"{first.id}-backend-3")
+    logs = app_logs(three.state_dir, APP, engine=three.engine, only=["backend-3"])
+    assert logs.argv[-1].endswith(f"{first.id}-backend-3")
     inside = app_exec(three.state_dir, APP, ["true"], service="backend-2", terminal=False, engine=three.engine)
     assert inside.pid == named(three, "backend-2").pid
 

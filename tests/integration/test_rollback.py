@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import jsonschema
@@ -121,7 +122,7 @@ def test_the_commands_say_what_they_did_and_as_their_schemas_say(bench: Bench) -
     shell = run(bench, "exec", APP, "--", "sh", "-c", "true", code=None)
     assert shell.returncode != 0 and "no shell" in shell.stderr
     assert "server starting" in run(bench, "logs", APP, "--service", "backend", "--since", "1h").stderr
-    assert f"ExecStart={PROGRAM} watch {APP}" in run(bench, "watch", APP, "--print-unit").stdout
+    assert f"ExecStart={quote(str(PROGRAM))} watch {APP}" in run(bench, "watch", APP, "--print-unit").stdout
 
 
 def run_json(bench: Bench, command: str, *arguments: str) -> dict[str, Any]:
