@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from orchestrator.build import runner, service
+from orchestrator.build import dev_shell, runner
 from orchestrator.build.runner import BuildResults, run_builds
 from orchestrator.build.rust_tools import RustTools, inspect_rust
 from orchestrator.build.steps import Bench
@@ -61,7 +61,7 @@ def private_store(base: Path) -> dict[str, str]:
 def toolchain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(runner, "open_toolchain", lambda *_, **__: open_host(tmp_path))
     monkeypatch.setattr(runner, "web_server", lambda *_, **__: Path("/nix/store/nginx"))
-    monkeypatch.setattr(service, "inspect_rust", lambda bench, _: rust_of_this_machine(bench))
+    monkeypatch.setattr(dev_shell, "inspect_rust", lambda bench, _: rust_of_this_machine(bench))
 
 
 _RUST: list[RustTools] = []
