@@ -27,7 +27,7 @@ SPEEDUP = 40.0
 CARGO_CHEF = "0.1.78"
 _IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
 _APP_LINE = ("crates/app/src/main.rs", '"app-v1')
-_DEEP_LINE = ("crates/deep/src/m0.rs", "1000_u64")
+_DEEP_LINE = ("crates/deep/src/m0.rs", "update(1")
 _LEAF = ("anyhow", "1.0.100")
 _MEMORY = """\
 import resource, sys
@@ -99,7 +99,7 @@ class Bench:
         self._clones += 1
         path = root / "backend" / line[0]
         original = run_checked(("git", "show", f"HEAD:backend/{line[0]}"), cwd=root)
-        path.write_text(original.replace(line[1], f"{line[1]}{' +' if line == _DEEP_LINE else '-'}{self._clones}", 1))
+        path.write_text(original.replace(line[1], f"{line[1]}{'' if line == _DEEP_LINE else '-'}{self._clones}", 1))
 
     def bump(self, root: Path) -> None:
         """Another version of a leaf dependency."""
