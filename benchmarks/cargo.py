@@ -27,7 +27,7 @@ SPEEDUP = 40.0
 CARGO_CHEF = "0.1.78"
 _IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
 _APP_LINE = ("crates/app/src/main.rs", '"app-v1')
-_DEEP_LINE = ("crates/deep/src/m0.rs", "update(1")
+_DEEP_LINE = ("crates/deep/src/m0.rs", "1000")
 _LEAF = ("anyhow", "1.0.100")
 _MEMORY = """\
 import resource, sys
@@ -99,7 +99,7 @@ class Bench:
         self._clones += 1
         path = root / "backend" / line[0]
         original = run_checked(("git", "show", f"HEAD:backend/{line[0]}"), cwd=root)
-        path.write_text(original.replace(line[1], f"{line[1]}{'' if line == _DEEP_LINE else '-'}{self._clones}", 1))
+        path.write_text(original.replace(line[1], f"{line[1]}{self._clones}", 1))
 
     def bump(self, root: Path) -> None:
         """Another version of a leaf dependency."""
@@ -114,9 +114,8 @@ class Bench:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         trace, peak = self.ours.temporary / "trace.json", self.ours.temporary / "memory"
         arguments = ("build", "--name", "bench", "--monorepo", str(root), "--quiet", "--trace", str(trace))
-        run_checked(
-            (sys.executable, "-c", _MEMORY, str(peak), *arguments), env=self.ours.environment, cwd=self.ours.base
-        )
+        argv = (sys.executable, "-c", _MEMORY, str(peak), *arguments)
+        run_measured(argv, env=self.ours.environment, cwd=self.ours.base, disk=self.base)
         spans = {span.name: span.end - span.start for span in read_trace(json.loads(trace.read_text()))}
         report = json.loads((self.ours.cache / "cache/reports/bench/backend.json").read_text())
         done = sum(spans.get(name, 0.0) for name in ("sources", "fetch", "build"))
