@@ -99,6 +99,7 @@ class Bench:
         self._clones += 1
         path = root / "backend" / line[0]
         original = run_checked(("git", "show", f"HEAD:backend/{line[0]}"), cwd=root)
+        _require(line[1] in original, f"{path} has no {line[1]}")
         path.write_text(original.replace(line[1], f"{line[1]}{self._clones}", 1))
 
     def bump(self, root: Path) -> None:
