@@ -184,7 +184,13 @@ def clean_up(
     keep_bytes: int | None = None,
     emit: Emit,
 ) -> None:
-    """Stop the release nobody is sent to any more, and take away what nothing needs. Each waits mostly, so at once."""
+    """Stop the release nobody is sent to any more, and take away what nothing needs.
+
+    Each waits mostly, so at once; but a release that is to be forgotten answers its requests first.
+    """
+    if replaced is not None and replaced.id in {record.id for record in store.superfluous(keep)}:
+        retire(engine, replaced, emit=emit)
+        replaced = None
     with ThreadPoolExecutor(max_workers=1) as pool:
         pruned = pool.submit(prune, engine, store, keep=keep, keep_bytes=keep_bytes)
         if replaced is not None:

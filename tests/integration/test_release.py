@@ -76,7 +76,8 @@ def test_no_request_is_dropped_over_switches(bench: Bench) -> None:
     assert load.answers["v3"] > 0
 
 
-def test_a_slow_request_survives_the_switch(bench: Bench) -> None:
+@pytest.mark.parametrize("keep", [5, 1])
+def test_a_slow_request_survives_the_switch(bench: Bench, keep: int) -> None:
     bench.deploy({"VERSION": "v1"})
     answers: list[tuple[int, str]] = []
     settings_started = threading.Event()
@@ -88,7 +89,7 @@ def test_a_slow_request_survives_the_switch(bench: Bench) -> None:
             settings_started.set()
 
     thread = threading.Thread(target=lambda: answers.append(bench.get("/api/slow")))
-    bench.deploy({"VERSION": "v2"}, emit=on_event)
+    bench.deploy({"VERSION": "v2"}, emit=on_event, keep_releases=keep)
     thread.join()
     assert settings_started.is_set()
     assert answers == [(200, "v1")]
