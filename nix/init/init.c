@@ -6,8 +6,8 @@
    Services start in this order, at once. They stop in the reverse order when init gets SIGTERM, SIGINT or SIGQUIT,
    or when one of them ends by itself: each is sent its SIGNAL, has SECONDS to end, and is killed then; only when it
    has ended comes the next one's turn. A service sees init's environment (`inherit`) or none (`empty`), and its own
-   VARIABLEs in either case. SIGHUP, SIGUSR1 and SIGUSR2 are handed on to the first service. What a service writes is
-   passed on line by line under its name; init's own lines stand under "init".
+   VARIABLEs in either case, and no signal is ignored. SIGHUP, SIGUSR1 and SIGUSR2 are handed on to the first service.
+   What a service writes is passed on line by line under its name; init's own lines stand under "init".
 
    Exit code: 0 when asked to stop, 137 when a service had to be killed for it; when a service ended by itself its
    exit code, 128 and the number of the signal that ended it, or 1 for an exit code of 0; 64 for wrong arguments, 71
@@ -214,6 +214,7 @@ static void become(struct service *service, const int *output, int nothing, sign
   kernel(__NR_setsid, 0, 0, 0, 0, 0);
   if (nothing >= 0) kernel(__NR_dup3, nothing, 0, 0, 0, 0);
   for (int at = 0; at < 2; at++) kernel(__NR_dup3, output[at], at + 1, 0, 0, 0);
+  default_signals();
   kernel(__NR_rt_sigprocmask, SIG_SETMASK, (long)&mask, 0, KERNEL_SIGNALS, 0);
   const char *program = service->arguments[0];
   long error = kernel(__NR_execve, (long)program, (long)service->arguments, (long)service->environment, 0, 0);

@@ -55,6 +55,13 @@ static long write_some(int to, const void *text, size_t size) { return kernel(__
 
 static void send_signal(int process, int number) { kernel(__NR_kill, process, number, 0, 0, 0); }
 
+/* Undo what whoever started us ignored (nohup does with SIGHUP): that survives execve(2). All zero is SIG_DFL. */
+static void default_signals(void) {
+  const uint64_t action[4] = {0}; /* struct sigaction as the kernel takes it, restorer included */
+  for (int number = 1; number <= 8 * KERNEL_SIGNALS; number++)
+    kernel(__NR_rt_sigaction, number, (long)action, 0, KERNEL_SIGNALS, 0);
+}
+
 static long fork_process(void) { return kernel(__NR_clone, SIGCHLD, 0, 0, 0, 0); }
 
 /* A process that has ended, its wait status in `status`; 0 when there is none. */

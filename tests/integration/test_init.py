@@ -204,6 +204,17 @@ def test_other_signals_are_the_backends(start: Start) -> None:
         assert read_line(child) == f"backend | {word}"
 
 
+def test_what_whoever_started_it_ignored_is_not_ignored_by_services(start: Start) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        child = start(shell("backend", "trap 'echo hup' HUP; " + WAITING))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert read_line(child) == "backend | up"
+    child.send_signal(signal.SIGHUP)
+    assert read_line(child) == "backend | hup"
+
+
 @pytest.mark.parametrize(
     ("make", "said", "code"),
     [
