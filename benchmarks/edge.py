@@ -1,4 +1,4 @@
-"""What the edge costs: requests through it, through the gate, and through an nginx straight on the application."""
+"""What the edge costs: requests through it, the gate, and a plain nginx in its place or straight on the backend."""
 
 import re
 import socket
@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,6 +15,9 @@ from benchmarks.lab import Orchestrator
 from benchmarks.measure import BenchmarkError, run_checked
 from benchmarks.table import Goal, Quantity, Row, Table
 from benchmarks.towns import Towns
+from orchestrator.deploy.names import CURRENT, sockets_dir
+from orchestrator.image.nginx import SOCKET_NAME
+from orchestrator.tools.podman import open_engine
 
 API = "/api/v1/towns/selection"
 DOMAIN = "localhost"
@@ -25,8 +28,12 @@ THROUGHPUT_RATIO = 0.9
 CLIENTS = 32
 SECONDS = 5
 
-_STRAIGHT = """
-pid {base}/nginx.pid; error_log stderr crit; worker_processes 2; events {{ worker_connections 4096; }}
+_ON_BACKEND = "nginx with TLS, straight on the backend"
+_ON_RELEASE = "nginx with TLS, and the release's nginx"
+_GATE = "gate, and the release's nginx"
+_EDGE = "edge with TLS, and the release's nginx"
+_PLAIN = """
+user root; pid {base}/nginx.pid; error_log stderr crit; worker_processes 2; events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 100000;
   client_body_temp_path {base}/a; proxy_temp_path {base}/b; fastcgi_temp_path {base}/c;
@@ -59,12 +66,13 @@ def run(towns: Towns) -> tuple[Table, ...]:
     flags = ("--domain", DOMAIN, "--env", "DEV", "--http-port", str(ports[0]), "--https-port", str(ports[1]))
     towns.command(towns.deployed, "deploy", "--port", str(towns.port), *flags)
     try:
-        with straight_nginx(backend_address(towns.deployed)) as straight:
-            urls = {
-                "nginx with TLS, straight on the backend": f"https://{DOMAIN}:{straight}",
-                "gate, and the release's nginx": f"http://127.0.0.1:{towns.port}",
-                "edge with TLS, and the release's nginx": f"https://{DOMAIN}:{ports[1]}",
+        with ExitStack() as stack:
+            plain = {
+                _ON_BACKEND: stack.enter_context(plain_nginx(backend_address(towns.deployed))),
+                _ON_RELEASE: stack.enter_context(plain_nginx(release_address(towns.deployed))),
             }
+            urls = {label: f"https://{DOMAIN}:{port}" for label, port in plain.items()}
+            urls |= {_GATE: f"http://127.0.0.1:{towns.port}", _EDGE: f"https://{DOMAIN}:{ports[1]}"}
             rounds = [{label: measure(url + API) for label, url in urls.items()} for _ in range(towns.rounds.warm)]
     finally:
         towns.deployed.run("edge", "down")
@@ -78,21 +86,32 @@ def middle(loads: Sequence[Load]) -> Load:
 
 
 def _table(loads: dict[str, Load]) -> Table:
-    base = next(iter(loads.values()))
-    rows = []
-    for label, load in loads.items():
-        added, slower = load.median_seconds - base.median_seconds, base.per_second / load.per_second
-        cells = (milliseconds(load.median_seconds), milliseconds(added), Quantity(round(load.per_second)))
-        goal = Goal(Quantity(slower, "×"), Quantity(1 / THROUGHPUT_RATIO, "×"), "0.9 × the throughput")
-        rows.append(Row(label, (*cells, Quantity(slower, "×")), goal if load is not base else None))
-    last = list(loads.values())[-1]
-    added = milliseconds(last.median_seconds - base.median_seconds)
-    rows.append(Row("added by the edge, median", (None, added, None, None), Goal(added, milliseconds(ADDED_SECONDS))))
+    backend, release, edge = (loads[label] for label in (_ON_BACKEND, _ON_RELEASE, _EDGE))
+    rows = [Row(label, _cells(load, backend)) for label, load in loads.items()]
+    added = milliseconds(edge.median_seconds - backend.median_seconds)
+    rows += [
+        Row("edge, against the plain nginx in its place", _cells(edge, release), _throughput(edge, release)),
+        Row("edge, against nginx straight on the backend", _cells(edge, backend), _throughput(edge, backend)),
+        Row("added by both, median", (None, added, None, None), Goal(added, milliseconds(ADDED_SECONDS))),
+    ]
     notes = (
         f"wrk, {SECONDS} s each, in turns: the median with one client, requests a second with {CLIENTS}; GET {API}.",
+        "Added and slower: than nginx straight on the backend, where no other is named. The plain nginx has TLS, "
+        "connections kept to its upstream, and nothing else: no log, no headers, no limits.",
         "Clients, every nginx and the backend share the machine's cores: a hop more is processor time less.",
     )
     return Table("edge", "The edge", ("median", "added", "requests / s", "slower by"), tuple(rows), notes)
+
+
+def _cells(load: Load, base: Load) -> tuple[Quantity, ...]:
+    added = milliseconds(load.median_seconds - base.median_seconds)
+    slower = Quantity(base.per_second / load.per_second, "×")
+    return milliseconds(load.median_seconds), added, Quantity(round(load.per_second)), slower
+
+
+def _throughput(load: Load, base: Load) -> Goal:
+    slower = Quantity(base.per_second / load.per_second, "×")
+    return Goal(slower, Quantity(1 / THROUGHPUT_RATIO, "×"), "0.9 × the throughput")
 
 
 def measure(url: str) -> Load:
@@ -131,14 +150,19 @@ def backend_address(orchestrator: Orchestrator) -> str:
     return f"{address}:{re.search(r'PORT=([0-9]+)', variables)[1]}"  # type: ignore[index]
 
 
+def release_address(orchestrator: Orchestrator) -> str:
+    """Where the live release's nginx listens."""
+    return f"unix:{sockets_dir(open_engine(orchestrator.state), 'towns') / CURRENT / SOCKET_NAME}"
+
+
 @contextmanager
-def straight_nginx(address: str) -> Iterator[int]:
-    """A plain nginx of this machine before the backend, with TLS as the edge has it; its port."""
+def plain_nginx(address: str) -> Iterator[int]:
+    """A plain nginx of this machine before an address, with TLS as the edge has it; its port."""
     port = free_port()
     with tempfile.TemporaryDirectory() as base:
         config = Path(base, "nginx.conf")
         run_checked((*_MAKE_KEY, "-keyout", f"{base}/key.pem", "-out", f"{base}/cert.pem"))
-        config.write_text(_STRAIGHT.format(base=base, address=address, port=port))
+        config.write_text(_PLAIN.format(base=base, address=address, port=port))
         child = subprocess.Popen(["/usr/sbin/nginx", "-e", "stderr", "-c", str(config), "-g", "daemon off;"])
         try:
             _wait_for(port)

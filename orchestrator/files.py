@@ -16,8 +16,10 @@ from filelock import FileLock, Timeout
 from orchestrator.errors import BusyError, DiskError
 
 
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
     """Replace `path` whole or not at all: write beside it, fsync, rename.
+
+    A file that is not `durable` may be empty or the old one after a power cut: for caches, whose reader sees that.
 
     Raises `DiskError` when the file system is full.
     """
@@ -29,7 +31,8 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         with no_space_is_an_error(path), os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, mode)
         os.replace(name, path)
     except BaseException:
@@ -37,9 +40,9 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         raise
 
 
-def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+def write_json(path: Path, value: Any, *, mode: int = 0o644, durable: bool = True) -> None:
     """`write_atomically` of `value` as sorted, indented JSON."""
-    write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode=mode)
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode=mode, durable=durable)
 
 
 def read_json(path: Path) -> Any:

@@ -59,7 +59,7 @@ class LayerRecords:
 
     def remember(self, key: str, layer: Layer) -> None:
         """Record a written layer. Raises `DiskError` when the file system is full."""
-        write_json(self._path(key), {"diff_id": layer.diff_id, "size": layer.size})
+        write_json(self._path(key), {"diff_id": layer.diff_id, "size": layer.size}, durable=False)
 
     def forget(self, key: str) -> None:
         """The layer will be written again."""

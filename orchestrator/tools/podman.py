@@ -106,7 +106,7 @@ class Engine:
         Ids are looked up in the storage's own list (`images.json`, replaced atomically: containers/storage), which
         is a hundred times quicker than starting the engine; where it cannot be read the engine is asked.
         """
-        listed = _stored_ids(self.root / f"{self.driver}-images" / "images.json")
+        listed = _stored_ids(self.root / f"{self.driver}-images")
         if listed is not None and _IMAGE_ID.fullmatch(image_id):
             return image_id in listed
         return self.ask("image", "exists", image_id).returncode == 0
@@ -210,8 +210,14 @@ def _with_working_driver(engine: Engine, dirs: EngineDirs) -> Engine:
     raise EngineError("podman cannot store images here", details=problems, hint="run: orchestrator doctor")
 
 
-def _stored_ids(path: Path) -> frozenset[str] | None:
-    """The ids in a storage's list of images; None when there is none we understand."""
+def _stored_ids(images: Path) -> frozenset[str] | None:
+    """The ids in a storage's list of images; None when there is none we understand.
+
+    The list is first written with the first image, the lock beside it when the storage is made.
+    """
+    path = images / "images.json"
+    if not path.exists() and (images / "images.lock").exists():
+        return frozenset()
     try:
         return frozenset(image["id"] for image in read_json(path))
     except (TypeError, KeyError):

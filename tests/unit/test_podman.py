@@ -249,3 +249,6 @@ def test_an_image_is_looked_up_in_the_storage_and_the_engine_asked_only_where_th
     listed.unlink()
     assert engine.image_exists("b" * 64)
     assert len(asked) == 7
+    (listed.parent / "images.lock").touch()
+    assert not engine.image_exists("b" * 64), "a storage without any image"
+    assert len(asked) == 7
