@@ -106,13 +106,6 @@ class Dock:
     cancel: Cancel
 
 
-def push_images(sources: Sequence[Source], target: Target, dock: Dock) -> tuple[Pushed, ...]:
-    """Push each image under its tags. Raises `RegistryError`, `DiskError`, and `ImageError` when one is gone."""
-    return tuple(
-        push_image(source, target, dock, references=references_of(source.name, target)).image for source in sources
-    )
-
-
 def references_of(name: str, target: Target) -> tuple[str, ...]:
     """The names of a service in the one repository: TAG-SERVICE for each tag, TAG for an image that holds them all."""
     suffix = "" if name == SINGLE else f"-{name}"
@@ -120,7 +113,10 @@ def references_of(name: str, target: Target) -> tuple[str, ...]:
 
 
 def push_image(source: Source, target: Target, dock: Dock, *, references: tuple[str, ...]) -> PushedDocuments:
-    """Push an image under its tags, or where there are none by its digest alone. Raises as `push_images` does."""
+    """Push an image under its tags, or where there are none by its digest alone.
+
+    Raises `RegistryError`, `DiskError`, and `ImageError` when it is gone.
+    """
     started = time.monotonic()
     dock.emit(PhaseStarted(source.name, "push"))
     config = _config(source, dock.engine)

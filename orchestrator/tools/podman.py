@@ -115,16 +115,6 @@ class Engine:
         """Give an image another name. Raises `EngineError` when there is no such image."""
         self.run("tag", image_id, name)
 
-    def untag_image(self, name: str) -> None:
-        """Take a name away from its image; the image stays. An unknown name is fine."""
-        self.ask("untag", name, name)
-
-    def image_names(self, label: str) -> tuple[str, ...]:
-        """The names of all images with the label "key=value"; the id for one without a name."""
-        listed = self.run("images", *("--filter", f"label={label}"), *("--format", "{{.Id}} {{.Repository}}:{{.Tag}}"))
-        rows = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
-        return tuple(image_id if "<none>" in name else name for image_id, name in rows)
-
     def remove_image(self, name: str) -> bool:
         """Take a name away from its image, and remove the image when that was its last.
 

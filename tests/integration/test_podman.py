@@ -211,9 +211,7 @@ def test_a_stop_request_interrupts_and_clean_up_still_works(engine: Engine, imag
 def test_images_are_named_and_removed(engine: Engine, image: str) -> None:
     engine.tag_image(image, "localhost/test/extra:1")
     assert engine.image_exists("localhost/test/extra:1")
-    engine.untag_image("localhost/test/extra:1")
+    assert engine.remove_image("localhost/test/extra:1")
     assert not engine.image_exists("localhost/test/extra:1")
-    engine.tag_image(image, "localhost/test/extra:2")
-    assert engine.remove_image("localhost/test/extra:2")
     assert engine.image_exists(image)
     assert not engine.remove_image("localhost/test/absent")

@@ -18,7 +18,7 @@ from orchestrator.image import push as push_module
 from orchestrator.image.attestations import Attestations
 from orchestrator.image.layout import MANIFEST_TYPE
 from orchestrator.image.packing import Compression
-from orchestrator.image.push import Dock, Pushed, Source, Target, push_images
+from orchestrator.image.push import Dock, Pushed, Source, Target, push_image, references_of
 from orchestrator.image.referrers import INDEX_TYPE
 from orchestrator.image.storage import Image, Workshop, store_layout
 from orchestrator.process import Cancel
@@ -77,7 +77,7 @@ class Machine:
         target = Target(parse_repository(self.repository), ("1",), compression, replace(access, **how))
         dock = Dock(self.engine, self.base / cache, self.events.append, Cancel())
         source = Source(image.service, image.image_id, image.reference, attestations)
-        return push_images([source], target, dock)[0]
+        return push_image(source, target, dock, references=references_of(source.name, target)).image
 
 
 @pytest.fixture

@@ -220,12 +220,6 @@ def test_a_pod_that_is_restarting_is_removed_in_a_later_try(engine: Engine, monk
     assert answers == [] and len(pauses) == 2
 
 
-def test_images_are_listed_by_label_under_the_names_they_have(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded(monkeypatch, "abc localhost/a:1\nabc localhost/b:2\ndef <none>:<none>\n")
-    assert engine.image_names("k=v") == ("localhost/a:1", "localhost/b:2", "def")
-    assert "label=k=v" in calls[0]["argv"]  # type: ignore[operator]
-
-
 def test_an_image_is_looked_up_in_the_storage_and_the_engine_asked_only_where_that_tells_nothing(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
