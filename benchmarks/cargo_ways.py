@@ -24,6 +24,9 @@ Change = Callable[[Path], None]
 
 _LEAF_VERSION = "1.0.100"
 _IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
+_PLAIN_VARIABLES = {"CARGO_INCREMENTAL": "0", "CARGO_PROFILE_RELEASE_STRIP": "symbols"}
+"""As we build, so that all ways make the same binary; what is cooked under another profile is of no use later."""
+
 _APP_LINE = ("crates/app/src/main.rs", '"app-v1')
 _DEEP_LINE = ("crates/deep/src/m0.rs", "1000")
 _MEMORY = """\
@@ -37,6 +40,7 @@ sys.exit(code)
 _CONTAINERFILE = f"""\
 FROM {BUILDER}
 ENV HOME=/root SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt CARGO_HOME=/cargo
+ENV {" ".join(f"{name}={value}" for name, value in _PLAIN_VARIABLES.items())}
 WORKDIR /app
 COPY backend .
 RUN --mount=type=cache,target=/cargo --mount=type=cache,target=/app/target \\
@@ -201,8 +205,9 @@ class Plain:
     def build(self, root: Path) -> float:
         """Build any directory that has a backend."""
         argv = ("cargo", "build", "--release", "--locked", "--quiet", "-p", "app", "--bin", "app")
-        environment = dict(os.environ) | {"CARGO_INCREMENTAL": "0", "CARGO_PROFILE_RELEASE_STRIP": "symbols"}
-        return run_measured(argv, env=environment, cwd=root / "backend", disk=self.subject.base).usage.seconds
+        return run_measured(
+            argv, env={**os.environ, **_PLAIN_VARIABLES}, cwd=root / "backend", disk=self.subject.base
+        ).usage.seconds
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,7 @@ class Chef:
         prepare = (self.program, "chef", "prepare", "--recipe-path", str(layer / "recipe.json"))
         run_checked(prepare, cwd=root / "backend")
         cook = (self.program, "chef", "cook", "--release", "--recipe-path", "recipe.json", "-p", "app")
-        environment = dict(os.environ) | {"CARGO": shutil.which("cargo") or "cargo"}
+        environment = {**os.environ, **_PLAIN_VARIABLES, "CARGO": shutil.which("cargo") or "cargo"}
         return run_measured(cook, env=environment, cwd=layer, disk=self.subject.base).usage.seconds
 
     def _build(self, root: Path, layer: Path) -> float:
