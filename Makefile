@@ -25,7 +25,7 @@ lint: setup
 
 bench:
 	@.ci/setup test
-	.venv/bin/python -m benchmarks startup deploy images assemble push container edge
+	.venv/bin/python -m benchmarks startup deploy images assemble push container sources edge
 
 bench-oracle:
 	@.ci/setup test

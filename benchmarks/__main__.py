@@ -12,7 +12,7 @@ from benchmarks.measure import BenchmarkError
 from benchmarks.table import Table, render_terminal, save_table
 from benchmarks.towns import Rounds, Towns
 
-BENCHMARKS = ("startup", "deploy", "images", "assemble", "push", "swap", "container", "cargo", "edge")
+BENCHMARKS = ("startup", "deploy", "images", "assemble", "push", "swap", "container", "sources", "cargo", "edge")
 """Modules with `run(towns) -> tables`, in the order of a whole run."""
 
 RESULTS = Path(__file__).resolve().parent / "results"

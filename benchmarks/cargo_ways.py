@@ -14,7 +14,7 @@ from benchmarks.cargo_workspace import write_workspace
 from benchmarks.container import BUILDER, make_base_images
 from benchmarks.lab import REPOSITORY, Orchestrator
 from benchmarks.measure import BenchmarkError, run_checked, run_measured
-from benchmarks.towns import read_trace
+from benchmarks.towns import IDENTITY, read_trace
 
 LEAF = "anyhow"
 CARGO_CHEF = "0.1.78"
@@ -23,7 +23,6 @@ Change = Callable[[Path], None]
 """What is done to a clone before it is built."""
 
 _LEAF_VERSION = "1.0.100"
-_IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
 _PLAIN_VARIABLES = {"CARGO_INCREMENTAL": "0", "CARGO_PROFILE_RELEASE_STRIP": "symbols"}
 """As we build, so that all ways make the same binary; what is cooked under another profile is of no use later."""
 
@@ -64,7 +63,7 @@ class Subject:
             shutil.copy(REPOSITORY / "examples/towns" / name, root)
         run_checked(("cargo", "generate-lockfile", "--quiet"), cwd=root / "backend")
         (root / ".gitignore").write_text("target\n")
-        for argv in (("init", "--quiet"), ("add", "--all"), (*_IDENTITY, "commit", "--quiet", "--message", "x")):
+        for argv in (("init", "--quiet"), ("add", "--all"), (*IDENTITY, "commit", "--quiet", "--message", "x")):
             run_checked(("git", *argv), cwd=root)
         return root
 

@@ -12,7 +12,7 @@ from benchmarks.lab import REPOSITORY, Lab, Orchestrator
 from benchmarks.measure import BenchmarkError, Usage, run_checked
 
 EXAMPLE = "examples/towns"
-_IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
+IDENTITY = ("-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Towns:
             target = root / Path(name).relative_to(EXAMPLE)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, target)
-        for argv in (("init", "--quiet"), ("add", "--all"), (*_IDENTITY, "commit", "--quiet", "--message", "towns")):
+        for argv in (("init", "--quiet"), ("add", "--all"), (*IDENTITY, "commit", "--quiet", "--message", "towns")):
             run_checked(("git", *argv), cwd=root)
         return root
 
