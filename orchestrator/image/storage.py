@@ -1,8 +1,9 @@
 """From an image plan into the engine's storage, by an OCI layout of our own (`builders` has the other way)."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from orchestrator.build.disk import Need, check_space
@@ -96,10 +97,9 @@ def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check:
     _check_room(plan, workshop, need if in_memory else 2 * need)
     with scratch_directory(workshop.engine.scratch, need=2 * need) as scratch:
         layout = blobs_directory(scratch / "layout") if in_memory else None
-        layers = tuple(
-            found or _new_layer(layer, key, layout, workshop)
-            for layer, key, found in zip(plan.layers, keys, known, strict=True)
-        )
+        with ThreadPoolExecutor() as pool:
+            write = partial(_known_or_new, directory=layout, workshop=workshop)
+            layers = tuple(pool.map(write, plan.layers, keys, known))
         documents = make_documents(plan, layers, architecture=_architecture(plan))
         image = _image(plan, layers, documents, workshop)
         if not workshop.engine.image_exists(image.image_id):
@@ -140,8 +140,12 @@ def _copy_offered(plan: ImagePlan, image: Image, documents: Documents, scratch: 
             raise (offer.failures or [error])[0] from error
 
 
-def _new_layer(layer: LayerPlan, key: str, directory: Path | None, workshop: Workshop) -> Layer:
-    """The layer written into `directory`, or only measured where there is none; remembered for the next time."""
+def _known_or_new(
+    layer: LayerPlan, key: str, known: Layer | None, *, directory: Path | None, workshop: Workshop
+) -> Layer:
+    """A layer that is not known is written into `directory`, or only measured where there is none, and remembered."""
+    if known is not None:
+        return known
     workshop.cancel.check()
     written = write_layer(layer, directory) if directory else measure_layer(layer)
     if layer_key(layer) != key:

@@ -4,13 +4,14 @@ A file counts as the one that was kept while its size, both its times and its in
 status change cannot be set by a program, so nothing can be changed unseen.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.build.cache.manifest import File, Manifest
-from orchestrator.files import read_json, write_json
+from orchestrator.build.cache.manifest import File, Manifest, to_row
+from orchestrator.files import read_json, write_atomically
 
 _NAME = "kept.json"
 
@@ -37,20 +38,17 @@ def read_kept(workspace: Path) -> Kept:
     """What is known of a workspace; nothing when the record is absent or damaged."""
     try:
         content = read_json(workspace / _NAME)
-        rows = content["files"]
-        files = {path: (File(**row["file"]), tuple(row["status"])) for path, row in rows.items()}
+        files = {path: (File(*file), tuple(status)) for path, (file, status) in content["files"].items()}
         return Kept(tuple(content["layers"]), files)
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return Kept((), {})
 
 
 def write_kept(workspace: Path, manifest: Manifest) -> None:
     """Remember that the workspace is what the manifest says."""
-    rows = {
-        path: {"file": asdict(file), "status": identity((workspace / path).lstat())}
-        for path, file in manifest.files.items()
-    }
-    write_json(workspace / _NAME, {"layers": manifest.layers, "files": rows})
+    rows = {path: (to_row(file), identity(os.lstat(f"{workspace}/{path}"))) for path, file in manifest.files.items()}
+    content = json.dumps({"layers": manifest.layers, "files": rows})
+    write_atomically(workspace / _NAME, content, durable=False)
 
 
 def forget_kept(workspace: Path) -> None:

@@ -66,10 +66,7 @@ def to_json(manifest: Manifest) -> bytes:
     content = {
         "format": FORMAT,
         "layers": manifest.layers,
-        "files": {
-            path: [file.layer, file.size, file.mtime, file.executable, file.sha256]
-            for path, file in manifest.files.items()
-        },
+        "files": {path: to_row(file) for path, file in manifest.files.items()},
         "same": dict(manifest.same),
         "links": dict(manifest.links),
         "directories": dict(manifest.directories),
@@ -79,6 +76,11 @@ def to_json(manifest: Manifest) -> bytes:
         },
     }
     return json.dumps(content, sort_keys=True).encode()
+
+
+def to_row(file: File) -> list[int | str]:
+    """The fields of a file in their order, as JSON has them."""
+    return [file.layer, file.size, file.mtime, file.executable, file.sha256]
 
 
 def digest(content: bytes) -> str:
