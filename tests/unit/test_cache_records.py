@@ -158,6 +158,24 @@ def test_a_file_touched_without_change_stays_in_its_layer(built: Path):
     assert fresh == [] and manifest.files["src/app/made.rs"].mtime == 5_000_000_000
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"layers": []',
+        b'{"layers": [], "files": {"x": 5}}',
+        b'{"layers": [], "files": {"x": [[0, 6, 1, false, ""]]}}',
+        b'{"layers": [], "files": {"x": [[0, 6], [6, 1, 1, 1]]}}',
+        b'{"layers": [], "files": {"x": {"file": {"layer": 0, "size": 6}, "status": [6, 1, 1, 1]}}}',
+        b'{"files": {}}',
+    ],
+)
+def test_a_damaged_record_of_what_was_kept_knows_nothing(built: Path, content: bytes):
+    (built / "kept.json").write_bytes(content)
+    assert read_kept(built) == Kept((), {})
+
+
 def test_same_size_and_time_is_not_enough(built: Path):
     """A program can set a modification time; it cannot set the time of the last status change."""
     path = built / "target/deps/a.rlib"
