@@ -13,12 +13,10 @@ from statistics import median
 from benchmarks.cargo_ways import LEAF, Built, Change, Chef, Mounts, Ours, Plain, Subject, Way
 from benchmarks.measure import BenchmarkError
 from benchmarks.table import MEGABYTE, Goal, Quantity, Row, Table, count, megabytes, seconds
-from benchmarks.towns import Towns
+from benchmarks.towns import Rounds, Towns
 
 SNAPSHOTS = 20
 SPEEDUP = 40.0
-CLOSE = 3
-"""How many times as often two ways are measured whose goal is a few per cent."""
 
 _COLUMNS = ("from the store", "in the workspace", "plain cargo", "cargo-chef", "cache mount", "units compiled")
 
@@ -52,15 +50,16 @@ def run(towns: Towns) -> tuple[Table, ...]:
         plain = Plain(subject)
         mounts = Mounts(subject, towns.lab.orchestrator("mounts"))
         stack.callback(mounts.engine.discard)
-        return _measure(subject, ours, (plain, Chef(subject, plain), mounts), towns.rounds.warm)
+        return _measure(subject, ours, (plain, Chef(subject, plain), mounts), towns.rounds)
 
 
-def _measure(subject: Subject, ours: Ours, others: Sequence[Way], times: int) -> tuple[Table, ...]:
+def _measure(subject: Subject, ours: Ours, others: Sequence[Way], rounds: Rounds) -> tuple[Table, ...]:
+    times = rounds.warm
     cold = Case([ours.restored(subject.nothing)], [], tuple([way.cold()] for way in others))
     same = _in_turn(ours, others, subject.nothing, times)
     _require(all(not one.report["compiled"] for one in (*same.restored, *same.worked)), "something was compiled anew")
     app = _in_turn(ours, others, subject.app_line, times)
-    _measure_closely(ours, others[0], subject.app_line, app, times * (CLOSE - 1))
+    _measure_closely(ours, others[0], subject.app_line, app, rounds.close - times)
     deep = _in_turn(ours, others, subject.deep_line, times)
     leaf = Case([ours.restored(subject.bump)], [], tuple([way.bumped()] for way in others))
     dependants = subject.dependants()
@@ -72,7 +71,7 @@ def _measure(subject: Subject, ours: Ours, others: Sequence[Way], times: int) ->
         "Plain cargo: where it built before, same flags. cargo-chef: cooked dependencies copied, fresh clone copied "
         "over them, the copying not counted. Cache mount: `podman build` with `RUN --mount=type=cache` for CARGO_HOME "
         "and target, fresh clone as context; with nothing changed its layer cache answers, and cargo does not run.",
-        f"The ways take turns; one line of the binary is built {times * CLOSE} times in the workspace and by plain "
+        f"The ways take turns; one line of the binary is built {rounds.close} times in the workspace and by plain "
         f"cargo, other cases {times} times, what is cold and the bump once.",
         f"{LEAF} bumped compiled exactly: {', '.join(sorted(dependants))}.",
     )

@@ -27,8 +27,6 @@ ADDED_SECONDS = 0.001
 THROUGHPUT_RATIO = 0.9
 CLIENTS = 32
 SECONDS = 3
-CLOSE = 3
-"""How many times as often as others this is measured: its goals are a few per cent."""
 
 _ON_BACKEND = "nginx with TLS, straight on the backend"
 _ON_RELEASE = "nginx with TLS, and the release's nginx"
@@ -75,8 +73,8 @@ def run(towns: Towns) -> tuple[Table, ...]:
             }
             urls = {label: f"https://{DOMAIN}:{port}" for label, port in plain.items()}
             urls |= {_GATE: f"http://127.0.0.1:{towns.port}", _EDGE: f"https://{DOMAIN}:{ports[1]}"}
-            times = range(towns.rounds.warm * CLOSE)
-            rounds = [{label: measure(url + API) for label, url in urls.items()} for _ in times]
+            turns = range(towns.rounds.close)
+            rounds = [{label: measure(url + API) for label, url in urls.items()} for _ in turns]
     finally:
         towns.deployed.run("edge", "down")
         towns.deploy(towns.deployed)

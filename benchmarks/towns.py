@@ -22,6 +22,11 @@ class Rounds:
     cold: int
     warm: int
 
+    @property
+    def close(self) -> int:
+        """For what takes seconds and has a goal of a few per cent."""
+        return 3 * self.warm
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
