@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.image.dockerfile import write_context
 from orchestrator.image.layers import File, ImageConfig, ImagePlan, arrange_layers
-from orchestrator.image.storage import Workshop, store_layout
+from orchestrator.image.storage import Workshop, store_layers
 from orchestrator.process import Cancel
 from orchestrator.settings import default_cache_dir, default_state_dir
 from orchestrator.tools.oci import build_argv, build_image, buildah_argv
@@ -45,7 +45,7 @@ def main(route: str, sources: Path) -> None:
     written = 0
     if route == "oci":
         workshop = Workshop("bench", engine, cache, lambda _: None, Cancel())
-        image = store_layout(plan, workshop, check=lambda: None)
+        image = store_layers(plan, workshop, check=lambda: None)
         written = sum(layer.size for layer in image.layers if layer.written)
     elif route == "context":
         write_context(plan, context)

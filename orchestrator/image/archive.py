@@ -5,17 +5,15 @@ Format: OCI Image Format Specification 1.0, layers as uncompressed pax archives,
 
 import hashlib
 import io
-import os
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, assert_never
 
 from orchestrator.errors import ImageError
-from orchestrator.files import no_space_is_an_error, sha256
+from orchestrator.files import sha256
 from orchestrator.image.layers import Directory, Entry, File, LayerPlan, Link
 
 _CHUNK = 1 << 20
@@ -26,12 +24,12 @@ _FORMAT = "1"
 class Sink(Protocol):
     """An open file, or a connection."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: bytes | memoryview, /) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A finished layer. `size` is that of its archive in bytes; `written` is False when it was known already."""
+    """A measured layer. `size` is that of its archive in bytes; `written` is whether the storage lacked it."""
 
     name: str
     diff_id: str
@@ -39,25 +37,69 @@ class Layer:
     written: bool
 
 
-def layer_key(layer: LayerPlan) -> str:
-    """Identifies a layer by its input: paths, kinds, modes, link targets and contents. Hexadecimal SHA-256.
+@dataclass(frozen=True, slots=True)
+class KeyedLayer:
+    """A planned layer whose files have been read.
 
-    Store files are not read: their path identifies their content.
+    `key` identifies what it is made of: paths, kinds, modes, link targets and contents (hexadecimal SHA-256).
+    `digests` are those of its files' contents, by path in the image; store files have none, since they are not read:
+    their path identifies what they hold.
     """
+
+    plan: LayerPlan
+    key: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A layer ready to be written, any number of times; gzipped twins are already made."""
+
+    name: str
+    members: tuple["_Member", ...]
+
+    def write(self, sink: Sink) -> None:
+        """Write all of it. Raises `ImageError` when a file is not what it was when its layer was keyed."""
+        size = 0
+        buffer = memoryview(bytearray(_CHUNK))
+        for member in self.members:
+            sink.write(member.header)
+            if member.file is not None:
+                _write_content(member.file, member.size, member.digest, sink, buffer)
+            size += len(member.header) + _blocks(member.size)
+        end = 2 * tarfile.BLOCKSIZE
+        sink.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
+
+    def measure(self) -> Layer:
+        """Its digest and size. Raises `ImageError` as `write` does."""
+        sink = _Measure()
+        self.write(sink)
+        return Layer(self.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=False)
+
+
+def key_layer(layer: LayerPlan) -> KeyedLayer:
+    """Read a layer's files, those of the store apart."""
+    files = (entry for entry in layer.entries if isinstance(entry, File) and not entry.immutable)
+    digests = {file.path: content_digest(file) for file in files}
     key = hashlib.sha256(f"{_FORMAT}\0{zlib.ZLIB_RUNTIME_VERSION}\0".encode())
     for entry in layer.entries:
-        key.update("\0".join(_identity(entry)).encode() + b"\0\0")
-    return key.hexdigest()
+        key.update("\0".join(_identity(entry, digests)).encode() + b"\0\0")
+    return KeyedLayer(layer, key.hexdigest(), digests)
 
 
-def _identity(entry: Entry) -> tuple[str, ...]:
+def layer_key(layer: LayerPlan) -> str:
+    """The key alone."""
+    return key_layer(layer).key
+
+
+def _identity(entry: Entry, digests: Mapping[str, str]) -> tuple[str, ...]:
     match entry:
         case Directory():
             return ("directory", entry.path, f"{entry.mode:o}")
         case Link():
             return ("link", entry.path, entry.target)
         case File():
-            content = "store" if entry.immutable else content_digest(entry)
+            content = digests.get(entry.path, "store")
             return ("file", entry.path, f"{entry.mode:o}", content, "twin" if entry.twin else "")
         case _:
             assert_never(entry)
@@ -70,9 +112,12 @@ def content_digest(file: File) -> str:
     return sha256(file.source)
 
 
-def modified(file: File) -> int:
-    """The file's mtime in seconds: from its content, since nginx makes ETags of mtime and size; 1 in the store."""
-    return 1 if file.immutable else 1 + int(content_digest(file)[:8], 16) % (1 << 30)
+def modified(file: File, digest: str | None = None) -> int:
+    """The file's mtime in seconds: from its content, since nginx makes ETags of mtime and size; 1 in the store.
+
+    `digest` is the content's, where it is known.
+    """
+    return 1 if file.immutable else 1 + int((digest or content_digest(file))[:8], 16) % (1 << 30)
 
 
 def final_entries(layer: LayerPlan) -> Iterator[Entry]:
@@ -98,89 +143,64 @@ def _content(file: File) -> bytes:
     return file.source if isinstance(file.source, bytes) else file.source.read_bytes()
 
 
-def write_layer(layer: LayerPlan, directory: Path) -> Layer:
-    """Write a layer's archive into `directory`, named by its digest.
-
-    Raises `DiskError` when the file system is full, and `ImageError` when a file changes while it is read.
-    """
-    temporary = directory / f".{layer.name}.tmp"
-    with no_space_is_an_error(temporary):
-        try:
-            with temporary.open("wb") as file:
-                sink = _Hashing(file)
-                _write_archive(layer, sink)
-            temporary.rename(directory / sink.digest.hexdigest())
-        finally:
-            temporary.unlink(missing_ok=True)
-    return Layer(layer.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=True)
+def archive_layer(layer: KeyedLayer) -> Archive:
+    """Make the twins and the headers. Raises `ImageError` when a file has changed since its layer was keyed."""
+    return Archive(layer.plan.name, tuple(_member(entry, layer.digests) for entry in final_entries(layer.plan)))
 
 
-def measure_layer(layer: LayerPlan) -> Layer:
-    """What `write_layer` would give, with nothing written. Raises `ImageError` when a file changes meanwhile."""
-    with Path(os.devnull).open("wb") as file:
-        sink = _Hashing(file)
-        _write_archive(layer, sink)
-    return Layer(layer.name, f"sha256:{sink.digest.hexdigest()}", sink.size, written=True)
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A tar header and the file whose `size` bytes follow it; `digest` is "" where the content cannot change."""
+
+    header: bytes
+    file: File | None = None
+    size: int = 0
+    digest: str = ""
 
 
-def send_layer(layer: LayerPlan, file: Sink) -> None:
-    """Write a layer's archive to an open file, such as a connection."""
-    _write_archive(layer, file)
-
-
-class _Hashing:
-    """A file that knows the digest and the size of what was written to it."""
-
-    def __init__(self, file: Sink) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-
-def _write_archive(layer: LayerPlan, sink: Sink) -> None:
+def _member(entry: Entry, digests: Mapping[str, str]) -> _Member:
     """Headers are tarfile's; contents go from file to sink in large pieces, which its own writer copies thrice."""
-    size = 0
-    for entry in final_entries(layer):
-        member = _member(entry)
-        header = member.tobuf(tarfile.PAX_FORMAT)
-        sink.write(header)
-        if isinstance(entry, File):
-            _write_content(entry, member.size, sink)
-        size += len(header) + _blocks(member.size)
-    end = 2 * tarfile.BLOCKSIZE
-    sink.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
-
-
-def _member(entry: Entry) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(entry.path)
-    member.mtime = 1
+    info = tarfile.TarInfo(entry.path)
+    info.mtime = 1
     match entry:
         case Directory():
-            member.type, member.mode = tarfile.DIRTYPE, entry.mode
+            info.type, info.mode = tarfile.DIRTYPE, entry.mode
         case Link():
-            member.type, member.mode, member.linkname = tarfile.SYMTYPE, 0o777, entry.target
+            info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
         case File():
-            member.mode, member.mtime, member.size = entry.mode, modified(entry), _content_size(entry)
+            digest = digests.get(entry.path)
+            info.mode, info.mtime, info.size = entry.mode, modified(entry, digest), _content_size(entry)
+            return _Member(info.tobuf(tarfile.PAX_FORMAT), entry, info.size, digest or "")
         case _:
             assert_never(entry)
-    return member
+    return _Member(info.tobuf(tarfile.PAX_FORMAT))
 
 
-def _write_content(entry: File, size: int, sink: Sink) -> None:
-    """`size` bytes, filled up to whole blocks. Raises `ImageError` when the file has become shorter."""
-    with io.BytesIO(entry.source) if isinstance(entry.source, bytes) else entry.source.open("rb") as file:
-        left = size
-        while left:
-            chunk = file.read(min(left, _CHUNK))
-            if not chunk:
-                raise ImageError(f"{entry.path} changed while it was read", hint="run the command again")
-            sink.write(chunk)
-            left -= len(chunk)
+class _Measure:
+    """Where bytes go that are only counted and hashed."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+def _write_content(file: File, size: int, digest: str, sink: Sink, buffer: memoryview) -> None:
+    """`size` bytes, filled up to whole blocks. Raises `ImageError` when the file holds fewer, or others."""
+    seen = hashlib.sha256()
+    left = size
+    with io.BytesIO(file.source) if isinstance(file.source, bytes) else file.source.open("rb", buffering=0) as source:
+        while left and (length := source.readinto(buffer[: min(left, len(buffer))])):
+            sink.write(buffer[:length])
+            if digest:
+                seen.update(buffer[:length])
+            left -= length
+    if left or (digest and seen.hexdigest() != digest):
+        raise ImageError(f"{file.path} changed while it was read", hint="run the command again")
     sink.write(bytes(_blocks(size) - size))
 
 

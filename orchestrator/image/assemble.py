@@ -37,7 +37,7 @@ from orchestrator.image.services import (
     share_store_paths,
 )
 from orchestrator.image.single import SINGLE
-from orchestrator.image.storage import Image, Workshop, store_layout
+from orchestrator.image.storage import Image, Workshop, store_layers
 from orchestrator.plan import PUBLIC_PORT, Plan, build_name
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
@@ -227,7 +227,7 @@ def _assemble(plan: ImagePlan, closure: Closure, workshop: Workshop, settings: S
 def _store(plan: ImagePlan, workshop: Workshop, *, assembler: Assembler, check: Callable[[], None]) -> Image:
     match assembler:
         case "oci":
-            return store_layout(plan, workshop, check=check)
+            return store_layers(plan, workshop, check=check)
         case "buildah" | "podman":
             return build_dockerfile(plan, workshop, program=assembler, check=check)
         case _:

@@ -45,12 +45,12 @@ class Documents:
 
 @dataclass(frozen=True, slots=True)
 class LayerRecords:
-    """Which archive a layer key stands for, so that a known layer is neither written nor hashed again."""
+    """Which archive a layer key stands for, so that a known layer is not measured again."""
 
     directory: Path
 
     def find(self, layer: LayerPlan, key: str) -> Layer | None:
-        """The layer written for `key` before; None when unknown or when the record is damaged."""
+        """The layer measured for `key` before; None when unknown or when the record is damaged."""
         match read_json(self._path(key)):
             case {"diff_id": str(diff_id), "size": int(size)} if len(diff_id) == len("sha256:") + 64:
                 return Layer(layer.name, diff_id, size, written=False)
@@ -58,11 +58,11 @@ class LayerRecords:
                 return None
 
     def remember(self, key: str, layer: Layer) -> None:
-        """Record a written layer. Raises `DiskError` when the file system is full."""
+        """Record a measured layer. Raises `DiskError` when the file system is full."""
         write_json(self._path(key), {"diff_id": layer.diff_id, "size": layer.size}, durable=False)
 
     def forget(self, key: str) -> None:
-        """The layer will be written again."""
+        """The layer will be measured again."""
         self._path(key).unlink(missing_ok=True)
 
     def trim(self) -> None:

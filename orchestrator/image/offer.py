@@ -8,15 +8,16 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
+from socketserver import ThreadingTCPServer
+from threading import Condition, Thread
 
 from orchestrator.files import write_atomically
-from orchestrator.image.archive import Layer, Sink, send_layer
-from orchestrator.image.layers import LayerPlan
+from orchestrator.image.archive import Archive, Layer, Sink
 from orchestrator.image.layout import MANIFEST_TYPE, Documents
 
 _NAME = "image"
@@ -32,17 +33,18 @@ class Offer:
 
 
 @contextmanager
-def offered(documents: Documents, layers: Mapping[Layer, LayerPlan], scratch: Path) -> Iterator[Offer]:
-    """Offer an image on a free port of 127.0.0.1 while the block runs; `layers` are made from their plans."""
+def offered(documents: Documents, layers: Mapping[Layer, Callable[[], Archive]], scratch: Path) -> Iterator[Offer]:
+    """Offer an image on a free port of 127.0.0.1 while the block runs; archives are made when they are asked for."""
     secret = secrets.token_urlsafe()
     failures: list[Exception] = []
     handler = _handler(_answers(documents, layers), secret, failures)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        address = f"127.0.0.1:{server.server_port}"
+    with ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        address = f"127.0.0.1:{server.server_address[1]}"
         authfile = scratch / "auth.json"
         auths = {address: {"auth": base64.b64encode(f"{_NAME}:{secret}".encode()).decode()}}
-        write_atomically(authfile, json.dumps({"auths": auths}), mode=0o600)
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="offer", daemon=True)
+        write_atomically(authfile, json.dumps({"auths": auths}), mode=0o600, durable=False)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.005}, name="offer", daemon=True)
         thread.start()
         try:
             yield Offer(f"docker://{address}/{_NAME}:{_NAME}", authfile, failures)
@@ -60,7 +62,7 @@ class _Answer:
     send: Callable[[Sink], object]
 
 
-def _answers(documents: Documents, layers: Mapping[Layer, LayerPlan]) -> Mapping[str, _Answer]:
+def _answers(documents: Documents, layers: Mapping[Layer, Callable[[], Archive]]) -> Mapping[str, _Answer]:
     blobs, manifests = f"/v2/{_NAME}/blobs", f"/v2/{_NAME}/manifests"
     manifest = _bytes_answer(documents.manifest, MANIFEST_TYPE)
     answers = {
@@ -69,8 +71,9 @@ def _answers(documents: Documents, layers: Mapping[Layer, LayerPlan]) -> Mapping
         f"{manifests}/{documents.manifest_digest}": manifest,
         f"{blobs}/sha256:{documents.image_id}": _bytes_answer(documents.config, "application/octet-stream"),
     }
-    for layer, plan in layers.items():
-        answers[f"{blobs}/{layer.diff_id}"] = _layer_answer(layer, plan)
+    turns = _Turns()
+    for number, (layer, archive) in enumerate(layers.items()):
+        answers[f"{blobs}/{layer.diff_id}"] = _layer_answer(layer, archive, partial(turns.sink, number))
     return answers
 
 
@@ -78,8 +81,54 @@ def _bytes_answer(content: bytes, kind: str) -> _Answer:
     return _Answer(kind, len(content), lambda file: file.write(content))
 
 
-def _layer_answer(layer: Layer, plan: LayerPlan) -> _Answer:
-    return _Answer("application/octet-stream", layer.size, lambda file: send_layer(plan, file))
+def _layer_answer(
+    layer: Layer, archive: Callable[[], Archive], in_turn: Callable[[Sink], AbstractContextManager[Sink]]
+) -> _Answer:
+    def send(sink: Sink) -> None:
+        with in_turn(sink) as patient:
+            archive().write(patient)
+
+    return _Answer("application/octet-stream", layer.size, send)
+
+
+class _Turns:
+    """Of the layers being sent at a time the lowest goes first.
+
+    skopeo asks for all at once and unpacks them one after another: it can begin with the first while it reads the
+    others.
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._sending: list[int] = []
+
+    @contextmanager
+    def sink(self, number: int, sink: Sink) -> Iterator[Sink]:
+        """`sink` for the layer of this number, whose writes wait while a lower one is being sent."""
+        with self._changed:
+            self._sending.append(number)
+        try:
+            yield _Patient(sink, partial(self._wait, number))
+        finally:
+            with self._changed:
+                self._sending.remove(number)
+                self._changed.notify_all()
+
+    def _wait(self, number: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: min(self._sending) >= number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """A sink that waits before each write."""
+
+    sink: Sink
+    wait: Callable[[], None]
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.wait()
+        return self.sink.write(data)
 
 
 def _handler(answers: Mapping[str, _Answer], secret: str, failures: list[Exception]) -> type[BaseHTTPRequestHandler]:

@@ -1,32 +1,22 @@
-"""From an image plan into the engine's storage, by an OCI layout of our own (`builders` has the other way)."""
+"""From an image plan into the engine's storage, by layers of our own making (`builders` has the other way)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from orchestrator.build.disk import Need, check_space
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit
-from orchestrator.image.archive import Layer, layer_key, measure_layer, write_layer
+from orchestrator.image.archive import Archive, Layer, archive_layer, key_layer, layer_key
 from orchestrator.image.layers import File, ImagePlan, LayerPlan
-from orchestrator.image.layout import (
-    Documents,
-    LayerRecords,
-    blobs_directory,
-    make_documents,
-    write_layout,
-)
+from orchestrator.image.layout import Documents, LayerRecords, make_documents
 from orchestrator.image.offer import offered
 from orchestrator.image.scratch import fits_memory, scratch_directory
 from orchestrator.plan import build_name
 from orchestrator.process import Cancel
-from orchestrator.tools.oci import (
-    BlobMissing,
-    copy_layout,
-    copy_offered,
-)
+from orchestrator.tools.oci import LayerDiffers, copy_offered
 from orchestrator.tools.platforms import architecture_name, host_platform
 from orchestrator.tools.podman import Engine
 
@@ -73,60 +63,67 @@ class Workshop:
         return f"localhost/orchestrator/{self.app}-{service}:{image_id[:12]}"
 
 
-def store_layout(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], None]) -> Image:
-    """Write the layers that are not known, and have the engine's storage take what it lacks.
+def store_layers(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], None]) -> Image:
+    """Have the engine's storage take the layers it lacks; a layer that is known is not even measured.
 
     Nothing is written when the storage has the image. `check` runs before it is stored and raises when it must
     not be. Raises `DiskError` when a file system is full.
     """
-    keys = tuple(layer_key(layer) for layer in plan.layers)
     try:
-        return _store(plan, keys, workshop, check=check)
-    except BlobMissing:
-        # A known layer has left the storage, with the last image that had it.
-        for key in keys:
-            workshop.records.forget(key)
-        return _store(plan, keys, workshop, check=check)
+        return _store(plan, workshop, check=check)
+    except LayerDiffers:
+        # A record says of a layer what its files do not give.
+        for layer in plan.layers:
+            workshop.records.forget(layer_key(layer))
+        return _store(plan, workshop, check=check)
 
 
-def _store(plan: ImagePlan, keys: tuple[str, ...], workshop: Workshop, *, check: Callable[[], None]) -> Image:
-    known = tuple(workshop.records.find(layer, key) for layer, key in zip(plan.layers, keys, strict=True))
-    need = sum(layer_bytes(layer) for layer, found in zip(plan.layers, known, strict=True) if found is None)
-    # In memory a new layer lies twice: in the layout, and in skopeo's temporary file while it unpacks it.
-    in_memory = fits_memory(2 * need)
-    _check_room(plan, workshop, need if in_memory else 2 * need)
-    with scratch_directory(workshop.engine.scratch, need=2 * need) as scratch:
-        layout = blobs_directory(scratch / "layout") if in_memory else None
-        with ThreadPoolExecutor() as pool:
-            write = partial(_known_or_new, directory=layout, workshop=workshop)
-            layers = tuple(pool.map(write, plan.layers, keys, known))
-        documents = make_documents(plan, layers, architecture=_architecture(plan))
-        image = _image(plan, layers, documents, workshop)
-        if not workshop.engine.image_exists(image.image_id):
-            check()
-            copy = _copy_layout if in_memory else _copy_offered
-            copy(plan, image, documents, scratch, workshop)
+def _store(plan: ImagePlan, workshop: Workshop, *, check: Callable[[], None]) -> Image:
+    with ThreadPoolExecutor() as pool:
+        made = dict(pool.map(partial(_known_or_measured, workshop=workshop), plan.layers))
+    documents = make_documents(plan, tuple(made), architecture=_architecture(plan))
+    image = _image(plan, tuple(made), documents, workshop)
+    if not workshop.engine.image_exists(image.image_id):
+        check()
+        image = _marked(image, workshop.engine)
+        _copy(image, documents, made, workshop)
     workshop.records.trim()
     return image
 
 
-def _check_room(plan: ImagePlan, workshop: Workshop, need: int) -> None:
-    """New layers in the engine's storage, and in a temporary file beside it where memory has no room for one."""
-    check_space([Need(workshop.engine.root, need, f"new layers of the {plan.service} image")])
+def _known_or_measured(plan: LayerPlan, *, workshop: Workshop) -> tuple[Layer, Callable[[], Archive]]:
+    """What is recorded of a layer, or is measured and recorded now; with what makes its archive."""
+    workshop.cancel.check()
+    keyed = key_layer(plan)
+    known = workshop.records.find(plan, keyed.key)
+    if known is not None:
+        return known, partial(archive_layer, keyed)
+    archive = archive_layer(keyed)
+    measured = archive.measure()
+    workshop.records.remember(keyed.key, measured)
+    return measured, lambda: archive
 
 
-def _copy_layout(_plan: ImagePlan, image: Image, documents: Documents, scratch: Path, workshop: Workshop) -> None:
-    """From the layout in memory, which lacks the layers the storage should have."""
-    write_layout(scratch / "layout", documents)
+def _marked(image: Image, engine: Engine) -> Image:
+    """The image with the layers marked that the storage lacks."""
+    missing = engine.missing_layers([layer.diff_id for layer in image.layers])
+    return replace(
+        image, layers=tuple(replace(layer, written=new) for layer, new in zip(image.layers, missing, strict=True))
+    )
+
+
+def _copy(
+    image: Image, documents: Documents, layers: Mapping[Layer, Callable[[], Archive]], workshop: Workshop
+) -> None:
+    """skopeo reads the layers the storage lacks; its temporary files are all that has to lie beside the storage."""
     engine = workshop.engine
-    destination = engine.storage_reference(image.reference)
-    copy_layout(scratch / "layout", destination, environment=engine.environment, cancel=workshop.cancel)
-
-
-def _copy_offered(plan: ImagePlan, image: Image, documents: Documents, scratch: Path, workshop: Workshop) -> None:
-    """Without a layout: skopeo's temporary files are all that a disk has to hold beside the storage."""
-    engine = workshop.engine
-    with offered(documents, dict(zip(image.layers, plan.layers, strict=True)), scratch) as offer:
+    need = sum(layer.size for layer in image.layers if layer.written)
+    beside = 0 if fits_memory(need) else need
+    check_space([Need(engine.root, need + beside, f"new layers of the {image.service} image")])
+    with (
+        scratch_directory(engine.scratch, need=need) as scratch,
+        offered(documents, layers, scratch) as offer,
+    ):
         try:
             copy_offered(
                 offer.reference,
@@ -138,20 +135,6 @@ def _copy_offered(plan: ImagePlan, image: Image, documents: Documents, scratch: 
             )
         except ImageError as error:
             raise (offer.failures or [error])[0] from error
-
-
-def _known_or_new(
-    layer: LayerPlan, key: str, known: Layer | None, *, directory: Path | None, workshop: Workshop
-) -> Layer:
-    """A layer that is not known is written into `directory`, or only measured where there is none, and remembered."""
-    if known is not None:
-        return known
-    workshop.cancel.check()
-    written = write_layer(layer, directory) if directory else measure_layer(layer)
-    if layer_key(layer) != key:
-        raise ImageError(f"files of the {layer.name} layer changed while it was written", hint="run the command again")
-    workshop.records.remember(key, written)
-    return written
 
 
 def layer_bytes(layer: LayerPlan) -> int:

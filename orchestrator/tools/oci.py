@@ -15,8 +15,8 @@ PACKAGES = "skopeo buildah"
 _HINT = f"install it: apt-get install --no-install-recommends {PACKAGES}"
 
 
-class BlobMissing(ImageError):
-    """The layout lacks a layer the storage does not have either."""
+class LayerDiffers(ImageError):
+    """A layer that was offered has other bytes than the manifest says."""
 
 
 class Blob(BaseModel):
@@ -37,18 +37,6 @@ class Manifest(BaseModel):
     layers: tuple[Blob, ...]
 
 
-def copy_layout(
-    layout: Path, destination: str, *, environment: Mapping[str, str], cancel: Cancel | None = None
-) -> None:
-    """Copy the image of an OCI layout to `destination` (`containers-storage:…`).
-
-    Layers the storage has are not read, so the layout need not hold them. Temporary files go beside the layout.
-    Raises `BlobMissing` when a layer is in neither, `DiskError` when a file system is full, `ImageError` else.
-    """
-    # The layout is named relatively, since `oci:` takes what follows a colon for a tag.
-    _copy(f"oci:{layout.name}", destination, scratch=layout.parent, environment=environment, cancel=cancel)
-
-
 def copy_offered(
     source: str,
     destination: str,
@@ -58,29 +46,21 @@ def copy_offered(
     environment: Mapping[str, str],
     cancel: Cancel | None = None,
 ) -> None:
-    """Copy an image from a loopback registry (`docker://…`) to `destination`; temporary files go to `scratch`.
+    """Copy an image from a loopback registry (`docker://…`) to `destination` (`containers-storage:…`).
 
-    Raises `DiskError` when a file system is full, `ImageError` else.
+    Layers the storage has are not read; temporary files go to `scratch`. Raises `LayerDiffers` when a layer is not
+    what the manifest says, `DiskError` when a file system is full, `ImageError` else.
     """
-    flags = ("--src-tls-verify=false", *("--src-authfile", str(authfile)))
-    _copy(source, destination, *flags, scratch=scratch, environment=environment, cancel=cancel)
-
-
-def _copy(
-    source: str,
-    destination: str,
-    *flags: str,
-    scratch: Path,
-    environment: Mapping[str, str],
-    cancel: Cancel | None,
-) -> None:
     skopeo = require("skopeo", reason="put images into the engine's storage", hint=_HINT)
-    argv = [str(skopeo), "--tmpdir", str(scratch), "--insecure-policy", "copy", "--quiet", *flags]
+    argv = [
+        *(str(skopeo), "--tmpdir", str(scratch), "--insecure-policy", "copy", "--quiet"),
+        *("--src-tls-verify=false", "--src-authfile", str(authfile), source, destination),
+    ]
     try:
-        run([*argv, source, destination], env=environment, cwd=scratch, cancel=cancel)
+        run(argv, env=environment, cwd=scratch, cancel=cancel)
     except ProcessError as error:
-        if re.search(r"reading blob .*no such file or directory", error.completed.stderr):
-            raise BlobMissing(f"a layer of {destination} is missing", details=error.details) from error
+        if re.search(r"[Dd]igest did not match|unexpected EOF", error.completed.stderr):
+            raise LayerDiffers(f"a layer of {destination} is not what it was", details=error.details) from error
         raise _refusal("store the image", error.completed, error.completed.stderr) from error
 
 

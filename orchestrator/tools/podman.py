@@ -111,6 +111,20 @@ class Engine:
             return image_id in listed
         return self.ask("image", "exists", image_id).returncode == 0
 
+    def missing_layers(self, diff_ids: Sequence[str]) -> tuple[bool, ...]:
+        """Of an image's layers, bottom first, whether the storage would have to make each.
+
+        It keeps a layer together with all those below it (`layers.json`, containers/storage). Every layer is missing
+        where the list cannot be read.
+        """
+        ids = _stored_layers(self.root / f"{self.driver}-layers")
+        below: str | None = ""
+        missing = []
+        for diff_id in diff_ids:
+            below = None if below is None else ids.get((below, diff_id))
+            missing.append(below is None)
+        return tuple(missing)
+
     def tag_image(self, image_id: str, name: str) -> None:
         """Give an image another name. Raises `EngineError` when there is no such image."""
         self.run("tag", image_id, name)
@@ -212,6 +226,16 @@ def _stored_ids(images: Path) -> frozenset[str] | None:
         return frozenset(image["id"] for image in read_json(path))
     except (TypeError, KeyError):
         return None
+
+
+def _stored_layers(layers: Path) -> Mapping[tuple[str, str], str]:
+    """The ids in a storage's list of layers, by the id of the layer below ("" for none) and the layer's digest."""
+    try:
+        return {
+            (layer.get("parent", ""), layer["diff-digest"]): layer["id"] for layer in read_json(layers / "layers.json")
+        }
+    except (TypeError, KeyError, AttributeError):
+        return {}
 
 
 def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:

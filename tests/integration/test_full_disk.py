@@ -23,7 +23,7 @@ from orchestrator.errors import DiskError
 from orchestrator.files import remove_tree
 from orchestrator.image import scratch, storage
 from orchestrator.image.layers import File, ImagePlan, arrange_layers
-from orchestrator.image.storage import Workshop, store_layout
+from orchestrator.image.storage import Workshop, store_layers
 from orchestrator.plan import BuildPlan, CargoOutput
 from orchestrator.process import Cancel
 from orchestrator.settings import Health, Limits
@@ -163,18 +163,18 @@ def test_image(disk: SmallDisk, tmp_path: Path, on_disk: None, leave: int) -> No
     engine = make_engine(disk.path / "engine")
     workshop = Workshop("app", engine, disk.path / "cache", lambda _: None, Cancel())
     plan = plan_of(make_sources(tmp_path / "sources"))
-    before = store_layout(plan, workshop, check=nothing)
+    before = store_layers(plan, workshop, check=nothing)
     data = tmp_path / "data"
     data.write_bytes(os.urandom(10_000_000))
     disk.fill(leave=leave)
     listed = engine.run("images", "--all", "--quiet").stdout
     with pytest.raises(DiskError):
-        store_layout(with_data(plan, data), workshop, check=nothing)
+        store_layers(with_data(plan, data), workshop, check=nothing)
     assert engine.run("images", "--all", "--quiet").stdout == listed
     assert list((disk.path / "engine" / "scratch").iterdir()) == []
     disk.make_room()
     assert engine.image_exists(before.image_id)
-    after = store_layout(with_data(plan, data), workshop, check=nothing)
+    after = store_layers(with_data(plan, data), workshop, check=nothing)
     assert not any(layer.written for layer in after.layers[:-1]), "the records of earlier layers stayed"
     mount = Path(engine.run("image", "mount", after.image_id).stdout.strip())
     assert (mount / "data").read_bytes() == data.read_bytes()
@@ -190,10 +190,10 @@ def test_without_room_in_memory_only_one_temporary_copy_is_made(
     data = tmp_path / "data"
     data.write_bytes(os.urandom(25_000_000))
     plan = with_data(plan_of(make_sources(tmp_path / "sources")), data)
-    image = store_layout(plan, workshop, check=nothing)  # 64 MB hold it twice, not three times
+    image = store_layers(plan, workshop, check=nothing)  # 64 MB hold it twice, not three times
     monkeypatch.undo()
     other = Workshop("app", make_engine(tmp_path / "e"), tmp_path / "cache2", lambda _: None, Cancel())
-    layout = store_layout(plan, other, check=nothing)
+    layout = store_layers(plan, other, check=nothing)
     unmount_below(tmp_path)
     remove_tree(tmp_path / "e")
     assert (layout.image_id, layout.manifest_digest) == (image.image_id, image.manifest_digest)
@@ -206,7 +206,7 @@ def test_a_file_that_vanishes_while_it_is_offered_is_named(disk: SmallDisk, tmp_
     data.write_bytes(b"x" * 100_000)
     plan = with_data(plan_of(make_sources(tmp_path / "sources")), data)
     with pytest.raises(FileNotFoundError, match="data"):
-        store_layout(plan, workshop, check=data.unlink)
+        store_layers(plan, workshop, check=data.unlink)
 
 
 def record(release: str) -> ReleaseRecord:

@@ -20,7 +20,7 @@ from orchestrator.image.layout import MANIFEST_TYPE
 from orchestrator.image.packing import Compression
 from orchestrator.image.push import Dock, Pushed, Source, Target, push_image, references_of
 from orchestrator.image.referrers import INDEX_TYPE
-from orchestrator.image.storage import Image, Workshop, store_layout
+from orchestrator.image.storage import Image, Workshop, store_layers
 from orchestrator.process import Cancel
 from orchestrator.tools.podman import Engine
 from orchestrator.tools.registry import Access, ConnectionDropped, parse_repository
@@ -62,7 +62,7 @@ class Machine:
         # Incompressible, so that sizes mean something.
         (sources / "program").write_bytes(b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(20_000)))
         workshop = Workshop("towns", self.engine, self.base / "cache", lambda _: None, Cancel())
-        return store_layout(plan_of(sources, page=page), workshop, check=lambda: None)
+        return store_layers(plan_of(sources, page=page), workshop, check=lambda: None)
 
     def push(
         self,
