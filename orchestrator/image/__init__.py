@@ -8,7 +8,7 @@ What may not be: `admission` refuses compilers, sources and what is over its bud
 are not there, `addresses` a bundle that would ask the visitor's own machine (it reads scripts with `javascript`).
 
 Into the engine's storage, one way: `storage`, with `archive` for a layer's bytes, `layout` for the JSON around them,
-`scratch` for room that is needed for seconds, and `offer`, which serves them to skopeo where there is none.
+`offer`, which serves both to skopeo, and `scratch` for the room skopeo needs for seconds.
 The other way: `builders` has buildah or podman build what `dockerfile` writes.
 
 Afterwards: `explain` tells where the bytes are. `push` sends to registries what `packing` has compressed; `sbom` and

@@ -1,4 +1,4 @@
-"""The OCI layout around finished layers, and the memory of which layers are known.
+"""The JSON around measured layers, the OCI layout a push reads, and the memory of which layers are known.
 
 Formats: OCI Image Format Specification 1.0 (config, manifest, image layout). Ids: an image id is 64 lower-case
 hexadecimal digits, as podman prints it; digests carry "sha256:".
