@@ -22,14 +22,17 @@ STORE = "nix/store/0123456789abcdfghijklmnpqrsvwxyz-base"
 
 
 def plan_of(sources: Path) -> ImagePlan:
-    """One layer of store files, one of the binary, one of hashed assets, one of what is left."""
+    """One layer of store files, one of hashed assets, one of the binary, one of what is left.
+
+    A layer is stored anew with each below it, so the binary has only small ones above, as in a backend's image.
+    """
     base = [File(f"{STORE}/{path.name}", path, 0o444, immutable=True) for path in sorted((sources / "base").iterdir())]
     assets = [File(f"srv/www/assets/{path.name}", path) for path in sorted((sources / "assets").iterdir())]
     layers = arrange_layers(
         {
             "base": base,
-            "application": [File("app/bin/server", sources / "server", 0o755)],
             "assets": assets,
+            "application": [File("app/bin/server", sources / "server", 0o755)],
             "files": [File("srv/www/index.html", sources / "index.html")],
         }
     )
