@@ -17,6 +17,9 @@ PUBLIC_PORT = 8080
 """Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
 HIGHEST_PORT = 65_535
 
+_INSTALL = {"npm": ("npm", "ci"), "pnpm": ("pnpm", "install", "--frozen-lockfile", "--prefer-offline")}
+"""What installs exactly what the lock file says, by package manager."""
+
 GO_LISTING = (
     "package {{.ImportPath}} {{.Standard}} {{len .CgoFiles}}"
     "{{with .Module}} {{.Main}} {{.Path}} {{.Version}}{{with .Replace}} => {{.Path}} {{.Version}}{{end}}{{end}}"
@@ -209,16 +212,17 @@ def _plan_frontend(settings: Settings, frontend: Frontend) -> BuildPlan:
             f"{frontend.directory}/package.json has no build script",
             hint="add one, or pass --frontend-build COMMAND",
         )
-    build = ("bash", "-c", settings.frontend_build) if settings.frontend_build else ("npm", "run", "build")
+    manager = frontend.package_manager
+    build = ("bash", "-c", settings.frontend_build) if settings.frontend_build else (manager.name, "run", "build")
     variables = _frontend_variables(settings, frontend)
     return BuildPlan(
         service="frontend",
         kind="frontend",
         framework=frontend.framework,
         directory=frontend.directory,
-        lock_file=frontend.package_manager.lock_file,
+        lock_file=manager.lock_file,
         steps=(
-            Step("fetch", ("npm", "ci"), frontend.package_manager.lock_file.parent, network=True),
+            Step("fetch", _INSTALL[manager.name], manager.lock_file.parent, network=True),
             Step("build", build, frontend.directory, network=False, environment=variables),
         ),
         output=TreeOutput(frontend.output),

@@ -6,7 +6,8 @@ from orchestrator.build.dev_shell import said_by_go
 from orchestrator.build.ecosystem import Ecosystem, step_command
 from orchestrator.build.go_toolchain import go_version
 from orchestrator.build.golang import Go
-from orchestrator.build.inventory import Component, cargo_tree_argv, go_library, parse_cargo_tree, parse_package_lock
+from orchestrator.build.inventory import Component, cargo_tree_argv, go_library, parse_cargo_tree
+from orchestrator.build.node_modules import installed_packages
 from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, run_command
 from orchestrator.errors import BuildError, ToolchainError
@@ -29,7 +30,8 @@ def find_components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosy
                 library = go_library(go_version(said_by_go(site, bench)))
                 return ecosystem.linked(library) if isinstance(ecosystem, Go) else None
             case TreeOutput():
-                return parse_package_lock((bench.workspace.path / "src" / build.lock_file).read_text())
+                sources = bench.workspace.path / "src"
+                return installed_packages(sources / build.directory, sources)
             case _:
                 assert_never(build.output)
     except (BuildError, ToolchainError, OSError, ValueError) as error:

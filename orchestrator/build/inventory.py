@@ -1,10 +1,9 @@
 """What other people's code is in a build product: the crates linked into a binary, the packages a bundle is made of."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 _SEPARATOR = "\t"
 _CRATE = re.compile(r"(?P<name>\S+) v(?P<version>\S+)(?P<rest>.*)")
@@ -64,35 +63,6 @@ def go_module(path: str, version: str, replacement: tuple[str, str] | None = Non
 def go_library(version: str) -> Component:
     """Go's standard library, which every program of Go has in it, under the name vulnerability databases use."""
     return Component("golang", "stdlib", version, "BSD-3-Clause", "")
-
-
-def parse_package_lock(text: str) -> tuple[Component, ...]:
-    """The packages of a package-lock.json that are installed in production, by name and version.
-
-    Raises `ValueError` when it is not JSON (another package manager's), or of version 1, which does not tell enough.
-    """
-    packages = json.loads(text).get("packages")
-    if packages is None:
-        raise ValueError('the lock file has no "packages" (npm 6 wrote it): run npm install with a newer npm')
-    found = {
-        _npm_package(path, package)
-        for path, package in packages.items()
-        if "node_modules/" in path and not _left_out(package)
-    }
-    return tuple(sorted(found, key=lambda package: (package.name, package.version, package.source)))
-
-
-def _left_out(package: dict[str, Any]) -> bool:
-    """Development only, or a link to a workspace of the monorepo, which has an entry of its own."""
-    return bool(package.get("dev") or package.get("devOptional") or package.get("link"))
-
-
-def _npm_package(path: str, package: dict[str, Any]) -> Component:
-    name = package.get("name") or path.rpartition("node_modules/")[2]
-    resolved = str(package.get("resolved", ""))
-    remote = resolved if resolved.startswith(("git", "http")) and "/-/" not in resolved else ""
-    licence = package.get("license", "")
-    return Component("npm", name, str(package.get("version", "")), licence if isinstance(licence, str) else "", remote)
 
 
 def to_json(components: Sequence[Component]) -> list[list[str]]:

@@ -49,7 +49,7 @@ def write_locks(snapshot: Snapshot, builds: tuple[BuildPlan, ...], write: WriteL
 
 def write_command(build: BuildPlan) -> tuple[str, ...]:
     """What writes the lock file of this build, run in the lock file's directory."""
-    return {"rust": cargo.WRITE_LOCK, "go": golang.WRITE_LOCK}.get(build.framework, node.WRITE_LOCK)
+    return {"rust": cargo.WRITE_LOCK, "go": golang.WRITE_LOCK}.get(build.framework) or node.write_lock(build.lock_file)
 
 
 def _missing(snapshot: Snapshot, build: BuildPlan) -> ProjectError:

@@ -1,8 +1,9 @@
-"""npm and the tools it runs: their variables, what a fetch depends on, what they say while they build."""
+"""npm, pnpm and the tools they run: their variables, what a fetch depends on, what they say while they build."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
@@ -10,23 +11,73 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.files import remove_tree
 from orchestrator.plan import BuildPlan, TreeOutput
 
-WRITE_LOCK = ("npm", "install", "--package-lock-only", "--ignore-scripts")
-_MANIFESTS = frozenset({"package.json", "package-lock.json", "npm-shrinkwrap.json", ".npmrc"})
+_MANIFESTS = frozenset({"package.json", ".npmrc"})
 _MODULES = re.compile(r"\b(\d+) modules transformed")
+
+
+@dataclass(frozen=True, slots=True)
+class PackageManager:
+    """What differs between package managers of Node.
+
+    `write_lock` writes the lock file and nothing else; `deciding` are files that decide what is installed, beside
+    those that all managers read; `last` is what an install writes last, below node_modules. `home` is where downloads
+    stay, below the workspace's home, and `home_variable` what says so.
+    """
+
+    write_lock: tuple[str, ...]
+    deciding: frozenset[str]
+    last: str
+    home: str
+    home_variable: str
+    variables: Mapping[str, str]
+
+
+_NPM = PackageManager(
+    write_lock=("npm", "install", "--package-lock-only", "--ignore-scripts"),
+    deciding=frozenset({"package-lock.json", "npm-shrinkwrap.json"}),
+    last=".package-lock.json",
+    home=".npm",
+    home_variable="npm_config_cache",
+    variables={"npm_config_audit": "false", "npm_config_fund": "false", "npm_config_progress": "false"},
+)
+_PNPM = PackageManager(
+    write_lock=("pnpm", "install", "--lockfile-only", "--ignore-scripts"),
+    deciding=frozenset({"pnpm-lock.yaml", "pnpm-workspace.yaml", ".pnpmfile.cjs"}),
+    last=".modules.yaml",
+    home=".pnpm-store",
+    home_variable="npm_config_store_dir",
+    # The dev shell's pnpm is used: it would fetch the one that "packageManager" names.
+    variables={"npm_config_manage_package_manager_versions": "false"},
+)
+_MANAGERS = {"pnpm-lock.yaml": _PNPM}
+"""By the name of the lock file; npm has the others."""
+
+DOWNLOADS = tuple(f"home/{manager.home}" for manager in (_NPM, _PNPM))
+"""Parts of a workspace that hold only what was downloaded."""
+
+
+def write_lock(lock_file: PurePosixPath) -> tuple[str, ...]:
+    """The command that writes this lock file."""
+    return _MANAGERS.get(lock_file.name, _NPM).write_lock
 
 
 @dataclass(slots=True)
 class Node:
-    """One npm build: its variables, and what it reported so far (modules the bundler says it compiled)."""
+    """One Node build: its variables, and what it reported so far (modules the bundler says it compiled)."""
 
     build: BuildPlan
     snapshot: Snapshot
     compiled: int = 0
     reused: int = 0
 
+    @property
+    def manager(self) -> PackageManager:
+        return _MANAGERS.get(self.build.lock_file.name, _NPM)
+
     def decides_fetch(self, path: str) -> bool:
         """Whether the file decides what is installed."""
-        return path.rpartition("/")[2] in _MANIFESTS
+        name = path.rpartition("/")[2]
+        return name in _MANIFESTS | self.manager.deciding or name.endswith(".patch")
 
     def prepare(self, workspace: Workspace) -> None:
         """Remove what an earlier build delivered: not every bundler empties its output directory."""
@@ -37,22 +88,21 @@ class Node:
             remove_tree(workspace.path / "src" / output)
 
     def is_fetched(self, workspace: Workspace) -> bool:
-        """Whether an install finished here: npm writes this file last."""
+        """Whether an install finished here."""
         root = workspace.path / "src" / self.build.lock_file.parent
-        return (root / "node_modules" / ".package-lock.json").is_file()
+        return (root / "node_modules" / self.manager.last).is_file()
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
-        """What keeps npm from trying the network when there is none."""
+        """What keeps it from trying the network when there is none."""
         return {"npm_config_offline": "true"} if offline else {}
 
     def variables(self, workspace: Workspace) -> dict[str, str]:
-        """npm's cache in the workspace; nothing that asks the network on the side."""
+        """Downloads in the workspace; nothing that asks the network on the side."""
+        manager = self.manager
         return {
-            "npm_config_cache": str(workspace.seen("home") / ".npm"),
-            "npm_config_audit": "false",
-            "npm_config_fund": "false",
+            manager.home_variable: str(workspace.seen("home") / manager.home),
             "npm_config_update_notifier": "false",
-            "npm_config_progress": "false",
+            **manager.variables,
         }
 
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,11 +116,11 @@ class Node:
         return line
 
     def settle(self) -> str | None:
-        """Nothing: there is nothing to inspect before npm builds."""
+        """Nothing: there is nothing to inspect before the build."""
         return None
 
     def explain(self, error: OrchestratorError) -> OrchestratorError:
-        """The same error: npm says itself what to do."""
+        """The same error: the tools say themselves what to do."""
         return error
 
     def product(self, workspace: Workspace) -> Path:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.build import node
 from orchestrator.build.differences import find_difference
 from orchestrator.build.runner import BuildResults, run_builds
 from orchestrator.errors import NotReproducibleError
@@ -19,7 +20,7 @@ from orchestrator.settings import Settings
 _PLACES = (("first", 0o022), ("second/build", 0o077))
 """Where each build is made, below one directory, and under which umask."""
 
-_DOWNLOADS = ("home/.npm", "home/go/pkg/mod/cache")
+_DOWNLOADS = (*node.DOWNLOADS, "home/go/pkg/mod/cache")
 """Parts of a workspace that hold only what was fetched: both builds begin with a copy, the rest is made anew.
 What cargo fetched comes from the store."""
 

@@ -16,7 +16,7 @@ LOCK_FILES = {
     "package-lock.json": "npm",
     "npm-shrinkwrap.json": "npm",
 }
-SUPPORTED = frozenset({"npm"})
+SUPPORTED = frozenset({"npm", "pnpm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +44,73 @@ def dependencies(manifest: dict[str, Any]) -> dict[str, str]:
 
 
 def detect_package_manager(root: Path, directory: PurePosixPath) -> PackageManager:
-    """`packageManager` field, then the lock file (up to the monorepo's root), then npm.
+    """The nearest `packageManager` field or lock file, in a directory in this order, up to the monorepo's root; then
+    the nearest `engines` that names a manager; then npm.
 
     Raises `ProjectError` when two lock files of different managers contradict each other, or when the manager
     is one that is not supported yet.
     """
-    manager = _declared(root, directory) or _locked(root, directory) or _default(directory)
+    manager = _nearest(root, directory) or _wanted(root, directory) or _default(directory)
     if manager.name not in SUPPORTED:
         raise ProjectError(
             f"{directory} uses {manager.name}, which is not supported yet: {manager.evidence}",
-            hint="npm with a package-lock.json is supported; --frontend-build does not change how packages install",
+            hint="npm (package-lock.json) and pnpm are; --frontend-build does not change how packages install",
         )
     return manager
 
 
-def _declared(root: Path, directory: PurePosixPath) -> PackageManager | None:
-    declared = read_manifest(root, directory).get("packageManager")
+def _nearest(root: Path, directory: PurePosixPath) -> PackageManager | None:
+    for place in (directory, *directory.parents):
+        if found := _declared(root, directory, place) or _locked(root, place):
+            return found
+    return None
+
+
+def _declared(root: Path, directory: PurePosixPath, place: PurePosixPath) -> PackageManager | None:
+    declared = _manifest(root, place).get("packageManager")
     if not isinstance(declared, str):
         return None
-    name = declared.partition("@")[0]
-    path = directory / "package.json"
-    lock = _lock_of(root, directory, name) or directory / _lock_name(name)
-    line = line_of(root / path, '"packageManager"')
-    return PackageManager(name, lock, Evidence(f"packageManager is {declared}", path.as_posix(), line))
+    evidence = _evidence(root, place, f"packageManager is {declared}", '"packageManager"')
+    return _named(root, directory, declared.partition("@")[0], place, evidence)
 
 
-def _locked(root: Path, directory: PurePosixPath) -> PackageManager | None:
+def _locked(root: Path, place: PurePosixPath) -> PackageManager | None:
+    present = [name for name in LOCK_FILES if (root / place / name).is_file()]
+    managers = {LOCK_FILES[name] for name in present}
+    if len(managers) > 1:
+        raise ProjectError(
+            f"{place}: the lock files {', '.join(present)} contradict each other",
+            hint='keep the one in use, or set "packageManager" in package.json',
+        )
+    if not present:
+        return None
+    path = place / present[0]
+    return PackageManager(managers.pop(), path, Evidence("lock file", path.as_posix()))
+
+
+def _wanted(root: Path, directory: PurePosixPath) -> PackageManager | None:
+    """The manager that `engines` names, npm apart: it is there wherever Node is, whatever is used."""
     for place in (directory, *directory.parents):
-        present = [name for name in LOCK_FILES if (root / place / name).is_file()]
-        managers = {LOCK_FILES[name] for name in present}
-        if len(managers) > 1:
-            raise ProjectError(
-                f"{place}: the lock files {', '.join(present)} contradict each other",
-                hint='keep the one in use, or set "packageManager" in package.json',
-            )
-        if present:
-            path = place / present[0]
-            return PackageManager(managers.pop(), path, Evidence("lock file", path.as_posix()))
+        engines = _manifest(root, place).get("engines")
+        for name in ("pnpm", "yarn", "bun"):
+            if isinstance(engines, dict) and name in engines:
+                return _named(root, directory, name, place, _evidence(root, place, f"engines has {name}", '"engines"'))
     return None
+
+
+def _manifest(root: Path, place: PurePosixPath) -> dict[str, Any]:
+    """The package.json of `place`, empty where there is none."""
+    return read_manifest(root, place) if (root / place / "package.json").is_file() else {}
+
+
+def _evidence(root: Path, place: PurePosixPath, claim: str, field: str) -> Evidence:
+    path = place / "package.json"
+    return Evidence(claim, path.as_posix(), line_of(root / path, field))
+
+
+def _named(root: Path, directory: PurePosixPath, name: str, place: PurePosixPath, evidence: Evidence) -> PackageManager:
+    """A manager said in the package.json of `place`: its lock file is there if it is nowhere else."""
+    return PackageManager(name, _lock_of(root, directory, name) or place / _lock_name(name), evidence)
 
 
 def _default(directory: PurePosixPath) -> PackageManager:
