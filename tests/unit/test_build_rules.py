@@ -1,6 +1,7 @@
 """Small decisions of the build room: lock files, environments, artifacts, which lines of a failure are shown."""
 
 import os
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -38,6 +39,10 @@ def test_a_missing_lock_names_the_command_that_writes_it(tmp_path: Path):
     with pytest.raises(ProjectError) as caught:
         check_locks(snapshot(tmp_path), (WEB,), write_lock=False, emit=lambda event: None)
     assert "npm install --package-lock-only" in (caught.value.hint or "")
+    pnpm = replace(WEB, lock_file=PurePosixPath("pnpm-lock.yaml"))
+    with pytest.raises(ProjectError) as caught:
+        check_locks(snapshot(tmp_path), (pnpm,), write_lock=False, emit=lambda event: None)
+    assert f"pnpm install --lockfile-only --ignore-scripts in {tmp_path}, or" in (caught.value.hint or "")
 
 
 def test_an_untracked_lock_is_refused_and_an_ignored_one_too(tmp_path: Path):

@@ -214,11 +214,34 @@ def test_frameworks_built_on_vite_and_similar_names_are_not_vite(tmp_path: Path)
 
 
 def test_two_frontends_and_foreign_package_managers_are_refused(tmp_path: Path):
-    write(tmp_path, {"a/package.json": package(), "b/package.json": package(), "b/pnpm-lock.yaml": ""})
+    write(tmp_path, {"a/package.json": package(), "b/package.json": package(), "b/yarn.lock": ""})
     with pytest.raises(ProjectError, match="a, b"):
         frontend(tmp_path)
-    with pytest.raises(ProjectError, match="pnpm"):
+    with pytest.raises(ProjectError, match="yarn"):
         frontend(tmp_path, given="b")
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "lock"),
+    [
+        ({}, "npm", "packages/web/package-lock.json"),
+        ({"pnpm-lock.yaml": ""}, "pnpm", "pnpm-lock.yaml"),
+        ({"package.json": '{"packageManager": "pnpm@9.1.0"}'}, "pnpm", "pnpm-lock.yaml"),
+        ({"package.json": '{"packageManager": "pnpm@9"}', "packages/web/package-lock.json": "{}"}, "npm",
+         "packages/web/package-lock.json"),
+        ({"packages/web/package.json": '{"packageManager": "pnpm@9", "dependencies": {"vite": "5"}}',
+          "pnpm-lock.yaml": ""}, "pnpm", "pnpm-lock.yaml"),
+        ({"package.json": '{"engines": {"pnpm": ">=9"}}'}, "pnpm", "pnpm-lock.yaml"),
+        ({"package.json": '{"engines": {"pnpm": ">=9"}, "packageManager": "npm@10"}'}, "npm", "package-lock.json"),
+        ({"package.json": '{"engines": {"node": ">=20", "npm": ">=9"}}'}, "npm", "packages/web/package-lock.json"),
+    ],
+    ids=["nothing", "lock above", "field above", "nearer lock", "field here", "engines", "both", "no manager"],
+)  # fmt: skip
+def test_the_nearest_word_decides_the_package_manager(tmp_path: Path, files: dict[str, str], name: str, lock: str):
+    write(tmp_path, {"packages/web/package.json": package()} | files)
+    found = frontend(tmp_path)
+    assert found is not None
+    assert (found.package_manager.name, str(found.package_manager.lock_file)) == (name, lock)
 
 
 def test_conflicting_lock_files_are_an_error(tmp_path: Path):

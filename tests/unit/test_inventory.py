@@ -1,12 +1,11 @@
-"""What builds are made of, read from what cargo and npm say."""
+"""What builds are made of, read from what cargo says."""
 
 import json
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.build.inventory import Component, from_json, parse_cargo_tree, parse_package_lock, to_json
+from orchestrator.build.inventory import Component, from_json, parse_cargo_tree, to_json
 
 TREE = """\
 towns-backend v0.1.0 (/build/src/backend)\t
@@ -30,30 +29,6 @@ def test_crates_are_listed_once_with_their_licences():
     assert found["forked", "0.3.0"].source == "https://example.org/forked?branch=main#0a1b2c3d"
 
 
-def test_a_lock_file_gives_what_is_installed_in_production():
-    lock = {
-        "lockfileVersion": 3,
-        "packages": {
-            "": {"name": "site", "version": "1.0.0"},
-            "node_modules/react": {
-                "version": "18.3.1",
-                "license": "MIT",
-                "resolved": "https://registry.npmjs.org/react/-/react-18.3.1.tgz",
-            },
-            "node_modules/@scope/a/node_modules/react": {"version": "17.0.2", "license": "MIT"},
-            "node_modules/vite": {"version": "5.0.0", "dev": True},
-            "node_modules/shared": {"link": True, "resolved": "shared"},
-            "shared": {"version": "1.0.0"},
-            "node_modules/fork": {"version": "1.0.0", "resolved": "git+ssh://git@example.org/fork.git#abc"},
-        },
-    }
-    assert parse_package_lock(json.dumps(lock)) == (
-        Component("npm", "fork", "1.0.0", "", "git+ssh://git@example.org/fork.git#abc"),
-        Component("npm", "react", "17.0.2", "MIT", ""),
-        Component("npm", "react", "18.3.1", "MIT", ""),
-    )
-
-
 @given(st.lists(st.builds(Component, st.sampled_from(["cargo", "npm"]), *[st.text()] * 4)))
 def test_components_survive_the_cache(components: list[Component]):
     assert from_json(json.loads(json.dumps(to_json(components)))) == tuple(components)
@@ -62,11 +37,3 @@ def test_components_survive_the_cache(components: list[Component]):
 def test_a_damaged_list_is_no_list():
     assert from_json(None) is None
     assert from_json([["cargo", "axum"]]) is None
-
-
-@pytest.mark.parametrize(
-    "text", ['{"lockfileVersion": 1, "dependencies": {}}', "lockfileVersion: '9.0'\n", "# yarn lockfile v1"]
-)
-def test_a_lock_file_that_does_not_tell_is_no_empty_list(text: str):
-    with pytest.raises(ValueError, match=r"packages|Expecting"):
-        parse_package_lock(text)

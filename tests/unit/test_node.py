@@ -1,4 +1,4 @@
-"""What npm is told and what its tools say."""
+"""What npm and pnpm are told and what their tools say."""
 
 from pathlib import Path, PurePosixPath
 
@@ -15,9 +15,9 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, inside=True)
 
 
-def make(*paths: str, output: str = "web/dist") -> Node:
+def make(*paths: str, output: str = "web/dist", lock: str = "web/package-lock.json") -> Node:
     plan = BuildPlan(
-        "web", "frontend", "vite", PurePosixPath("web"), PurePosixPath("web/package-lock.json"), (),
+        "web", "frontend", "vite", PurePosixPath("web"), PurePosixPath(lock), (),
         TreeOutput(PurePosixPath(output)),
     )  # fmt: skip
     entries = tuple(Entry(path, "file", False, "") for path in paths)
@@ -56,10 +56,30 @@ def test_an_install_is_there_when_npm_finished_it(workspace: Workspace):
     assert make().is_fetched(workspace)
 
 
+def test_an_install_of_a_pnpm_workspace_is_there_when_pnpm_finished_it(workspace: Workspace):
+    node = make(lock="pnpm-lock.yaml")
+    modules = workspace.path / "src/node_modules"
+    modules.mkdir(parents=True)
+    (modules / ".package-lock.json").touch()
+    assert not node.is_fetched(workspace)
+    (modules / ".modules.yaml").touch()
+    assert node.is_fetched(workspace)
+
+
 def test_what_decides_an_install():
-    node = make()
-    assert all(node.decides_fetch(path) for path in ("package.json", "a/package-lock.json", "a/.npmrc"))
-    assert not any(node.decides_fetch(path) for path in ("src/main.ts", "my-package.json"))
+    npm, pnpm = make(), make(lock="pnpm-lock.yaml")
+    for node in (npm, pnpm):
+        assert all(node.decides_fetch(path) for path in ("package.json", "a/.npmrc", "patches/a@1.patch"))
+        assert not any(node.decides_fetch(path) for path in ("src/main.ts", "my-package.json"))
+    for path in ("pnpm-lock.yaml", "pnpm-workspace.yaml", ".pnpmfile.cjs"):
+        assert (npm.decides_fetch(path), pnpm.decides_fetch(path)) == (False, True)
+    assert (npm.decides_fetch("a/package-lock.json"), pnpm.decides_fetch("package-lock.json")) == (True, False)
+
+
+def test_pnpm_keeps_downloads_in_the_workspace_and_stays_what_it_is(workspace: Workspace):
+    variables = make(lock="pnpm-lock.yaml").variables(workspace)
+    assert variables["npm_config_store_dir"] == "/build/home/.pnpm-store"
+    assert variables["npm_config_manage_package_manager_versions"] == "false"
 
 
 def test_offline_npm_does_not_try(workspace: Workspace):

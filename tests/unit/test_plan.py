@@ -72,6 +72,15 @@ def test_npm_installs_where_the_lock_file_is_and_builds_where_the_frontend_is():
     assert [str(step.directory) for step in frontend.steps] == [".", "web"]
 
 
+def test_pnpm_installs_what_its_lock_file_says():
+    manager = PackageManager("pnpm", PurePosixPath("pnpm-lock.yaml"), WHY)
+    assert PROJECT.frontend is not None
+    project = replace(PROJECT, frontend=replace(PROJECT.frontend, package_manager=manager))
+    fetch, build = make_plan(SETTINGS, project).builds[0].steps
+    assert fetch.argv[:3] == ("pnpm", "install", "--frozen-lockfile")
+    assert build.argv == ("pnpm", "run", "build")
+
+
 @pytest.mark.parametrize(
     ("keeps_prefix", "loses_empty", "setting", "expected"),
     [
