@@ -28,6 +28,7 @@ COMMANDS = {
     "edge": "orchestrator.cli.edge:edge",
     "certs": "orchestrator.cli.certs:certs",
     "push": "orchestrator.cli.push:push",
+    "export": "orchestrator.cli.export:export",
     "sbom": "orchestrator.cli.sbom:sbom",
     "scan": "orchestrator.cli.sbom:scan",
     "cache": "orchestrator.cli.cache:cache",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestrator.cli.export import export_made, export_option, exported_fields, print_exported
 from orchestrator.cli.options import (
     build_options,
     edge_options,
@@ -105,9 +106,12 @@ def deploy(trace: str | None, as_json: bool, verbosity: str | None, **flags: Any
 @project_options
 @build_options
 @push_option
+@export_option
 @click.option("--check", is_flag=True, help="Build twice from nothing and compare; nothing is kept.")
 @output_options
-def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, **flags: Any) -> None:
+def build(
+    trace: str | None, check: bool, export_dir: Path | None, as_json: bool, verbosity: str | None, **flags: Any
+) -> None:
     """Build the services and assemble their images, without starting anything.
 
     \b
@@ -117,16 +121,21 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
       orchestrator build --name app --json --trace trace.json
       orchestrator build --name app --push registry.example.org/team/app --tag 1.2
       orchestrator build --name app --platform linux/amd64,linux/arm64 --push registry.example.org/team/app
+      orchestrator build --name app --export images
       orchestrator build --name app --check
 
     With --check the first file in which the two builds differ is shown, and the exit code is 14.
     """
     from orchestrator.cli.results import build_result
     from orchestrator.image.attestations import attest_images
+    from orchestrator.image.export import check_directory
     from orchestrator.tools.podman import open_engine
 
+    how = {name: flags[name] for name in ("tags", "compression")}
     wish = wish_from(flags)
     settings = settings_from(flags)
+    if export_dir is not None:
+        check_directory(export_dir, settings.name)
     if check:
         check_build(settings, as_json=as_json, verbosity=verbosity)
         return
@@ -138,10 +147,13 @@ def build(trace: str | None, check: bool, as_json: bool, verbosity: str | None, 
         images = make_images(settings, plan, results, engine=engine, run=run)
         documents = attest_images(settings, plan, project.root, results, images)
         pushed = push_made(wish, images, documents, default_tag="latest", engine=engine, run=run)
+        exported = export_made(export_dir, images, documents, app=settings.name, how=how, engine=engine, run=run)
     if as_json:
-        print_json(build_result(settings.name, results, images).model_copy(update={**pushed_results(pushed)}))
+        update = {**pushed_results(pushed), "exported": exported_fields(exported) if exported else None}
+        print_json(build_result(settings.name, results, images).model_copy(update=update))
     else:
         print_pushed(pushed)
+        print_exported(exported)
         print_images(images)
 
 

@@ -12,10 +12,12 @@ from orchestrator.cli.run import Run, print_json, print_result, running, state_d
 
 if TYPE_CHECKING:
     from orchestrator.cli.results import PushedImage, PushedIndexResult
+    from orchestrator.deploy.state import ReleaseRecord
     from orchestrator.image.assemble import Image
     from orchestrator.image.attestations import Attestations
     from orchestrator.image.index import Delivery
-    from orchestrator.image.push import Source, Target
+    from orchestrator.image.packed import Source
+    from orchestrator.image.push import Target
     from orchestrator.tools.podman import Engine
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -42,30 +44,28 @@ class Wish:
     plain_http: bool
 
 
+def layer_options(command: Decorated) -> Decorated:
+    """What images are called elsewhere, and how their layers are compressed."""
+    compression = click.option(
+        "--compression",
+        type=click.Choice(["gzip", "zstd"]),
+        default="gzip",
+        help="zstd is smaller; gzip is read by everything.  [default: gzip]",
+    )
+    tags = click.option("--tag", "tags", multiple=True, metavar="TAG", help="Name it TAG-SERVICE; may be repeated.")
+    return tags(compression(command))
+
+
 def registry_options(command: Decorated) -> Decorated:
     """How images reach a registry."""
-    for option in reversed(
-        (
-            click.option(
-                "--tag", "tags", multiple=True, metavar="TAG", help="Push under TAG-SERVICE; may be repeated."
-            ),
-            click.option(
-                "--compression",
-                type=click.Choice(["gzip", "zstd"]),
-                default="gzip",
-                help="zstd is smaller; gzip is read by everything.  [default: gzip]",
-            ),
-            click.option(
-                "--cert-dir",
-                type=click.Path(exists=True, file_okay=False, path_type=Path),
-                metavar="DIR",
-                help="Trust the authorities in DIR/*.crt; DIR may hold a client certificate too.",
-            ),
-            click.option("--plain-http", is_flag=True, help="Allow http; on loopback it always is."),
-        )
-    ):
-        command = option(command)
-    return command
+    directory = click.option(
+        "--cert-dir",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Trust the authorities in DIR/*.crt; DIR may hold a client certificate too.",
+    )
+    http = click.option("--plain-http", is_flag=True, help="Allow http; on loopback it always is.")
+    return layer_options(directory(http(command)))
 
 
 def push_option(command: Decorated) -> Decorated:
@@ -94,18 +94,31 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
     What the registry has is never sent again. Logins are those of `podman login` and `docker login`.
     """
     from orchestrator.cli.results import PushResult
-    from orchestrator.deploy.documents import find_release, read_documents
-    from orchestrator.image.push import Source
-    from orchestrator.plan import build_name
+    from orchestrator.deploy.documents import find_release
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
 
     wish = Wish(repository, **how)
     state = state_dir()
     record = find_release(state, check_name(app), release)
+    with running(verbosity_of(verbosity)) as run:
+        engine = open_engine(state, cancel=run.cancel)
+        pushed = push_all(wish, release_sources(state, app, record), default_tag=record.id, engine=engine, run=run)
+    if as_json:
+        print_json(PushResult(app=app, release=record.id, **pushed_results(pushed)))
+    else:
+        print_pushed(pushed)
+
+
+def release_sources(state: Path, app: str, record: "ReleaseRecord") -> "tuple[Source, ...]":
+    """The images of a release and what was said about them."""
+    from orchestrator.deploy.documents import read_documents
+    from orchestrator.image.packed import Source
+    from orchestrator.plan import build_name
+
     images = [(service, "", image) for service, image in record.images.items()]
     images += [(image.service, image.platform, image) for image in record.foreign_images]
-    sources = tuple(
+    return tuple(
         Source(
             service,
             image.image_id,
@@ -115,13 +128,21 @@ def push(app: str, repository: str, release: str | None, as_json: bool, verbosit
         )
         for service, platform, image in images
     )
-    with running(verbosity_of(verbosity)) as run:
-        engine = open_engine(state, cancel=run.cancel)
-        pushed = push_all(wish, sources, default_tag=record.id, engine=engine, run=run)
-    if as_json:
-        print_json(PushResult(app=app, release=record.id, **pushed_results(pushed)))
-    else:
-        print_pushed(pushed)
+
+
+def made_sources(images: "tuple[Image, ...]", documents: "Mapping[str, Attestations]") -> "tuple[Source, ...]":
+    """The images just made and what is said about them."""
+    from orchestrator.image.packed import Source
+
+    return tuple(
+        Source(image.service, image.image_id, image.reference, documents[image.name], image.platform)
+        for image in images
+    )
+
+
+def elsewhere(sources: "tuple[Source, ...]") -> "tuple[Source, ...]":
+    """Those that are of use on other machines too."""
+    return tuple(source for source in sources if source.service not in LOCAL_SERVICES)
 
 
 def wish_from(flags: dict[str, Any]) -> Wish | None:
@@ -146,26 +167,20 @@ def push_made(
 ) -> "Delivery":
     """Push the images just made and what is said about them, if that was asked for."""
     from orchestrator.image.index import Delivery
-    from orchestrator.image.push import Source
 
     if wish is None:
         return Delivery()
-    sources = tuple(
-        Source(image.service, image.image_id, image.reference, documents[image.name], image.platform)
-        for image in images
-    )
-    return push_all(wish, sources, default_tag=default_tag, engine=engine, run=run)
+    return push_all(wish, made_sources(images, documents), default_tag=default_tag, engine=engine, run=run)
 
 
 def push_all(wish: Wish, sources: "tuple[Source, ...]", *, default_tag: str, engine: "Engine", run: Run) -> "Delivery":
     """Push the images, except what is of use on this machine only."""
     from orchestrator.cli.run import cache_dir
     from orchestrator.image.index import push_platforms
-    from orchestrator.image.push import Dock
+    from orchestrator.image.packed import Dock
 
     target = make_target(wish, default_tag, run=run)
-    wanted = [source for source in sources if source.service not in LOCAL_SERVICES]
-    return push_platforms(wanted, target, Dock(engine, cache_dir(), run.emit, run.cancel))
+    return push_platforms(elsewhere(sources), target, Dock(engine, cache_dir(), run.emit, run.cancel))
 
 
 def make_target(wish: Wish, default_tag: str, *, run: Run | None) -> "Target":

@@ -120,6 +120,30 @@ class PushResult(_Model):
     indexes: tuple[PushedIndexResult, ...] = ()
 
 
+class ExportedResult(_Model):
+    """An image, or the index of a service's images, in an OCI layout under `names`."""
+
+    service: str
+    digest: str
+    names: tuple[str, ...]
+    platforms: dict[str, str]
+
+
+class ExportFields(_Model):
+    """What is in an OCI layout now; `written` are the bytes that were not there before."""
+
+    directory: str
+    images: tuple[ExportedResult, ...]
+    written: int
+
+
+class ExportResult(ExportFields):
+    """`export --json`."""
+
+    app: str
+    release: str
+
+
 class FindingResult(_Model):
     service: str
     package: str
@@ -138,8 +162,8 @@ class ScanResult(_Model):
     findings: tuple[FindingResult, ...]
 
 
-class BuildResult(_Model):
-    """`build --json`. Seconds and bytes. `pushed` and `indexes` are empty without --push."""
+class _Built(_Model):
+    """What a build gave. Seconds and bytes. `pushed` and `indexes` are empty without --push."""
 
     app: str
     toolchain: Literal["flake", "host"]
@@ -148,6 +172,14 @@ class BuildResult(_Model):
     images: tuple[ImageResult, ...]
     pushed: tuple[PushedImage, ...] = ()
     indexes: tuple[PushedIndexResult, ...] = ()
+
+
+class BuildResult(_Built):
+    """`build --json`. Seconds and bytes. `pushed` and `indexes` are empty without --push, `exported` is null without
+    --export.
+    """
+
+    exported: ExportFields | None = None
 
 
 class ReproducedService(_Model):
@@ -162,7 +194,7 @@ class ReproducedResult(_Model):
     services: tuple[ReproducedService, ...]
 
 
-class DeployResult(BuildResult):
+class DeployResult(_Built):
     """`deploy --json`. `changed` is false when what runs was already this."""
 
     release: str
@@ -300,6 +332,7 @@ PUBLISHED: dict[str, type[BaseModel]] = {
     "render-dockerfile": DockerfilesResult,
     "doctor": DoctorResult,
     "push": PushResult,
+    "export": ExportResult,
     "scan": ScanResult,
     "edge": EdgeResult,
     "certs": CertificateResult,

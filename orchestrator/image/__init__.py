@@ -11,7 +11,8 @@ Into the engine's storage, one way: `storage`, with `archive` for a layer's byte
 `offer`, which serves both to skopeo, and `scratch` for the room skopeo needs for seconds.
 The other way: `builders` has buildah or podman build what `dockerfile` writes.
 
-Afterwards: `explain` tells where the bytes are. `push` sends to registries what `packing` has compressed; `sbom` and
-`provenance` say what an image is made of and where it comes from, `attestations` makes both for a build, `referrers`
-attaches them. `index` joins the images of several platforms.
+Afterwards: `explain` tells where the bytes are. `packed` gives an image the layers that `packing` has compressed;
+`push` sends that to registries, `export` writes it into a directory. `sbom` and `provenance` say what an image is made
+of and where it comes from, `attestations` makes both for a build, `referrers` attaches them. `index` joins the images
+of several platforms.
 """

@@ -9,19 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from orchestrator.image.layout import MANIFEST_TYPE, canonical, describe_architecture, digest_of
-from orchestrator.image.push import (
-    Dock,
-    Pushed,
-    PushedDocuments,
-    Source,
-    Target,
-    persistently,
-    push_image,
-    references_of,
-)
+from orchestrator.image.packed import Dock, Source, platform_order
+from orchestrator.image.push import Pushed, PushedDocuments, Target, persistently, push_image, references_of
 from orchestrator.image.referrers import INDEX_TYPE, describe
 from orchestrator.tools.distribution import Registry
-from orchestrator.tools.platforms import architecture_name, host_platform
+from orchestrator.tools.platforms import architecture_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +41,7 @@ def push_platforms(sources: Sequence[Source], target: Target, dock: Dock) -> Del
     """
     images: list[Pushed] = []
     indexes: list[PushedIndex] = []
-    for service, group in groupby(sorted(sources, key=_order), key=lambda source: source.service):
+    for service, group in groupby(sorted(sources, key=platform_order), key=lambda source: source.service):
         members = tuple(group)
         if len(members) == 1:
             images.append(push_image(members[0], target, dock, references=references_of(service, target)).image)
@@ -67,10 +59,6 @@ def make_index(manifests: Sequence[tuple[str, bytes]]) -> bytes:
         for platform, manifest in manifests
     ]
     return canonical({"manifests": described, "mediaType": INDEX_TYPE, "schemaVersion": 2})
-
-
-def _order(source: Source) -> tuple[str, str]:
-    return source.service, source.platform or host_platform()
 
 
 def _push_index(service: str, done: Sequence[PushedDocuments], target: Target, dock: Dock) -> PushedIndex:

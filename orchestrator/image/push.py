@@ -1,61 +1,30 @@
-"""From the engine's storage into a registry: compressed once, addressed by digest, never sent twice.
+"""Into a registry: addressed by digest, never sent twice.
 
-An image in the storage has uncompressed layers. What is pushed has the same config, hence the same image id, and a
-manifest of its own that names the compressed layers. The layout it is pushed from holds exactly the bytes the registry
-will, so that only what the registry says it lacks is sent, whatever this machine remembers.
+The layout an image is pushed from holds exactly the bytes the registry will, so that only what the registry says it
+lacks is sent, whatever this machine remembers.
 """
 
-import hashlib
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.errors import ImageError
-from orchestrator.events import Emit, Note, PhaseFinished, PhaseStarted
-from orchestrator.image.attestations import Attestations, about_pushed
-from orchestrator.image.layout import Documents, blobs_directory, make_manifest, write_layout
-from orchestrator.image.packing import Compression, PackedLayer, PackedLayers, open_packed_layers, packing
-from orchestrator.image.provenance import MEDIA_TYPE as PROVENANCE_TYPE
-from orchestrator.image.referrers import Attachment, attach
-from orchestrator.image.sbom import MEDIA_TYPE as SBOM_TYPE
+from orchestrator.events import Note, PhaseFinished, PhaseStarted
+from orchestrator.image.layout import Documents, blobs_directory, write_layout
+from orchestrator.image.packed import Dock, PackedImage, Source, packed_image, tag_of
+from orchestrator.image.packing import Compression
+from orchestrator.image.referrers import attach
 from orchestrator.image.scratch import scratch_directory
-from orchestrator.image.single import SINGLE
-from orchestrator.plan import build_name
-from orchestrator.process import Cancel
 from orchestrator.tools.distribution import Registry
-from orchestrator.tools.oci import extract_layers, read_config
-from orchestrator.tools.platforms import host_platform
-from orchestrator.tools.podman import Engine
 from orchestrator.tools.registry import Access, ConnectionDropped, Repository, push_layout
 
 Result = TypeVar("Result")
 
 RETRY_SECONDS = (1.0, 4.0, 15.0)
 """How long is waited before each new try after the connection broke. What has arrived is not sent again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An image in the engine's storage: `image_id` is 64 hexadecimal digits, `reference` its name there.
-
-    `attestations` are attached to it in the registry. `platform` is what it is for, "" for this machine's.
-    """
-
-    service: str
-    image_id: str
-    reference: str
-    attestations: Attestations | None = None
-    platform: str = ""
-
-    @property
-    def name(self) -> str:
-        """As phases are told: "backend-arm64"."""
-        return build_name(self.service, self.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +65,9 @@ class PushedDocuments:
     documents: Documents
 
 
-@dataclass(frozen=True)
-class Dock:
-    """What every push needs: the engine, where to keep things, whom to tell, when to stop."""
-
-    engine: Engine
-    cache_dir: Path
-    emit: Emit
-    cancel: Cancel
-
-
 def references_of(name: str, target: Target) -> tuple[str, ...]:
     """The names of a service in the one repository: TAG-SERVICE for each tag, TAG for an image that holds them all."""
-    suffix = "" if name == SINGLE else f"-{name}"
-    return tuple(f"{target.repository.name}:{tag}{suffix}" for tag in target.tags)
+    return tuple(f"{target.repository.name}:{tag_of(name, tag)}" for tag in target.tags)
 
 
 def push_image(source: Source, target: Target, dock: Dock, *, references: tuple[str, ...]) -> PushedDocuments:
@@ -119,13 +77,13 @@ def push_image(source: Source, target: Target, dock: Dock, *, references: tuple[
     """
     started = time.monotonic()
     dock.emit(PhaseStarted(source.name, "push"))
-    config = _config(source, dock.engine)
-    with _packed_layout(source, config, target.compression, dock) as (layout, documents, layers):
+    with _packed_layout(source, target.compression, dock) as (layout, image):
+        documents = image.documents
         references = references or (f"{target.repository.name}@{documents.manifest_digest}",)
         there = [_send(layout, reference, target, dock) for reference in references]
-    blobs = {layer.digest: layer.size for layer in layers} | {f"sha256:{source.image_id}": len(config)}
+    blobs = {layer.digest: layer.size for layer in image.layers} | {f"sha256:{source.image_id}": len(documents.config)}
     sent = sum(size for digest, size in blobs.items() if digest not in there[0])
-    sent += _attach(source, documents, target, dock)
+    sent += _attach(image, target, dock)
     outcome = f"{sent / 1e6:.1f} of {sum(blobs.values()) / 1e6:.1f} MB sent" if sent else "nothing to send"
     dock.emit(PhaseFinished(source.name, "push", time.monotonic() - started, outcome=outcome))
     pushed = Pushed(
@@ -135,19 +93,31 @@ def push_image(source: Source, target: Target, dock: Dock, *, references: tuple[
         references=references,
         size=sum(blobs.values()),
         sent=sent,
-        platform=source.platform or host_platform(),
+        platform=image.platform,
     )
     return PushedDocuments(pushed, documents)
 
 
-def _attach(source: Source, documents: Documents, target: Target, dock: Dock) -> int:
+@contextmanager
+def _packed_layout(source: Source, compression: Compression, dock: Dock) -> Iterator[tuple[Path, PackedImage]]:
+    """A layout of hard links to compressed layers, in the directory that is yielded."""
+    with scratch_directory(dock.cache_dir / "tmp", need=0, memory=Path(os.devnull)) as scratch:
+        layout = scratch / "layout"
+        blobs = blobs_directory(layout)
+        with packed_image(source, compression, dock) as image:
+            for layer in image.layers:
+                (blobs / layer.digest.removeprefix("sha256:")).hardlink_to(layer.path)
+        write_layout(layout, image.documents)
+        yield layout, image
+
+
+def _attach(image: PackedImage, target: Target, dock: Dock) -> int:
     """Attach what is known about the image; the bytes sent."""
-    if source.attestations is None:
+    attachments = image.attachments(target.repository.name)
+    if not attachments:
         return 0
-    provenance = about_pushed(source.attestations.provenance, target.repository.name, documents.manifest_digest)
-    attachments = (Attachment(SBOM_TYPE, source.attestations.sbom), Attachment(PROVENANCE_TYPE, provenance))
     registry = Registry(target.repository, target.access)
-    return persistently(lambda: attach(registry, documents.manifest, attachments), dock)
+    return persistently(lambda: attach(registry, image.documents.manifest, attachments), dock)
 
 
 def _send(layout: Path, reference: str, target: Target, dock: Dock) -> frozenset[str]:
@@ -172,61 +142,3 @@ def persistently(work: Callable[[], Result], dock: Dock) -> Result:
             dock.cancel.wait(seconds)
             dock.cancel.check()
     return work()
-
-
-def _config(source: Source, engine: Engine) -> bytes:
-    config = read_config(engine.storage_reference(source.reference), environment=engine.environment)
-    if hashlib.sha256(config).hexdigest() != source.image_id:
-        raise ImageError(
-            f"{source.reference} is not the image that was deployed any more", hint="run: orchestrator deploy"
-        )
-    return config
-
-
-@contextmanager
-def _packed_layout(
-    source: Source, config: bytes, compression: Compression, dock: Dock
-) -> Iterator[tuple[Path, Documents, tuple[PackedLayer, ...]]]:
-    """A layout of hard links to compressed layers, in the directory that is yielded."""
-    diff_ids = tuple(json.loads(config)["rootfs"]["diff_ids"])
-    with scratch_directory(dock.cache_dir / "tmp", need=0, memory=Path(os.devnull)) as scratch:
-        layout = scratch / "layout"
-        blobs = blobs_directory(layout)
-        with packing(dock.cache_dir):
-            layers = _pack(source, diff_ids, open_packed_layers(dock.cache_dir, compression), dock)
-            for layer in {layer.digest: layer for layer in layers}.values():
-                (blobs / layer.digest.removeprefix("sha256:")).hardlink_to(layer.path)
-        documents = Documents(config, make_manifest(config, [layer.descriptor() for layer in layers]))
-        write_layout(layout, documents)
-        yield layout, documents, layers
-
-
-def _pack(source: Source, diff_ids: Sequence[str], packed: PackedLayers, dock: Dock) -> tuple[PackedLayer, ...]:
-    """Every layer compressed: those that were before are not read again."""
-    found = {diff_id: packed.find(diff_id) for diff_id in diff_ids}
-    missing = [diff_id for diff_id, layer in found.items() if layer is None]
-    if missing:
-        with scratch_directory(dock.cache_dir / "tmp", need=_layer_bytes(source, dock)) as scratch:
-            known = [diff_id for diff_id in diff_ids if diff_id not in missing]
-            archive = _extract(source, scratch / "storage", known, dock)
-            found |= {diff_id: packed.pack(diff_id, archive(diff_id), cancel=dock.cancel) for diff_id in missing}
-    return tuple(layer for diff_id in diff_ids if (layer := found[diff_id]))
-
-
-def _extract(source: Source, layout: Path, known: Sequence[str], dock: Dock) -> Callable[[str], Path]:
-    """Have the storage write the layers that are not known; where each is."""
-    blobs = blobs_directory(layout)
-    for diff_id in known:
-        (blobs / diff_id.removeprefix("sha256:")).touch()  # skopeo takes what stands there for done
-    extract_layers(
-        dock.engine.storage_reference(source.reference),
-        layout,
-        environment=dock.engine.environment,
-        cancel=dock.cancel,
-    )
-    return lambda diff_id: blobs / diff_id.removeprefix("sha256:")
-
-
-def _layer_bytes(source: Source, dock: Dock) -> int:
-    listed = dock.engine.run("image", "inspect", "--format", "{{.Size}}", source.image_id)
-    return int(listed.stdout)

@@ -13,7 +13,7 @@ from orchestrator.image.layout import MANIFEST_TYPE, canonical, digest_of
 from orchestrator.tools.distribution import Registry
 
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-_EMPTY = b"{}"
+EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 
 
@@ -33,7 +33,7 @@ def attach(registry: Registry, manifest: bytes, attachments: Sequence[Attachment
     subject = describe(manifest, MANIFEST_TYPE)
     sent, listed, tracked = 0, [], True
     for attachment in attachments:
-        sent += registry.put_blob(_EMPTY) + registry.put_blob(attachment.content)
+        sent += registry.put_blob(EMPTY) + registry.put_blob(attachment.content)
         artifact = make_artifact(attachment, subject)
         tracked &= registry.put_manifest(digest_of(artifact), artifact, MANIFEST_TYPE)
         listed.append(describe(artifact, MANIFEST_TYPE) | {"artifactType": attachment.media_type})
@@ -47,7 +47,7 @@ def make_artifact(attachment: Attachment, subject: Mapping[str, Any]) -> bytes:
     return canonical(
         {
             "artifactType": attachment.media_type,
-            "config": describe(_EMPTY, _EMPTY_TYPE),
+            "config": describe(EMPTY, _EMPTY_TYPE),
             "layers": [describe(attachment.content, attachment.media_type)],
             "mediaType": MANIFEST_TYPE,
             "schemaVersion": 2,

@@ -1,5 +1,6 @@
 """What people are told about images: the list, the tree, the page with the treemap, the Dockerfile, what can go."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -42,6 +43,12 @@ def test_images_are_listed_explained_rendered_and_collected(origin: Path, tmp_pa
         assert sources
         assert all((Path(rendered["context"]) / source).is_dir() for source in sources)
         assert (Path(rendered["context"]) / "Dockerfile").read_text() == rendered["dockerfile"]
+
+        exported = somebody.json("build", *flags, "--export", str(tmp_path / "out"), "--tag", "2")["exported"]
+        assert sorted(name for image in exported["images"] for name in image["names"]) == ["2-backend", "2-web"]
+        config = ("skopeo", "inspect", "--config", "--raw", f"oci:{tmp_path / 'out'}:2-backend")
+        found = hashlib.sha256(subprocess.run(config, capture_output=True, check=True).stdout).hexdigest()
+        assert found == built["backend"]["image_id"]
 
         would = somebody.json("gc", "--dry-run")
         assert {item["kind"] for item in would["removed"]} == {"image"}

@@ -192,6 +192,23 @@ def test_it_is_pushed_with_what_is_said_about_it_and_never_twice(deployed: Deplo
         assert (again["changed"], proxy.uploaded) == (False, 0)
 
 
+def test_it_is_exported_as_it_would_be_pushed(deployed: Deployed, tmp_path: Path):
+    directory = tmp_path / "ex port"
+    exported = deployed.machine.json("export", "towns", str(directory), "--tag", "1")
+    assert {*chain(*(image["names"] for image in exported["images"]))} == {"1-web", "1-backend"}
+    assert exported["written"] <= 10_000_000
+    with serving_registry(tmp_path / "registry") as port:
+        pushed = deployed.machine.json("push", "towns", f"127.0.0.1:{port}/towns", "--tag", "1")["pushed"]
+    assert {image["digest"] for image in pushed} == {image["digest"] for image in exported["images"]}
+    assert deployed.machine.json("export", "towns", str(directory), "--tag", "1")["written"] == 0
+    printed = deployed.machine.run("export", "towns", str(directory), "--tag", "1").stdout
+    assert f"oci:{directory}:1-backend" in printed
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    said = deployed.machine.run("export", "towns", str(tmp_path / "mine"), code=2).stderr
+    assert "holds files that are no export" in said
+
+
 def test_the_sbom_lists_what_is_in_the_images_and_nothing_else(deployed: Deployed):
     documents = {
         service: json.loads(deployed.machine.run("sbom", "towns", service).stdout) for service in ("web", "backend")

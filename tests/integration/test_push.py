@@ -14,11 +14,13 @@ import pytest
 from orchestrator import process
 from orchestrator.errors import RegistryError
 from orchestrator.events import Event, Note
+from orchestrator.image import packed as packed_module
 from orchestrator.image import push as push_module
 from orchestrator.image.attestations import Attestations
 from orchestrator.image.layout import MANIFEST_TYPE
+from orchestrator.image.packed import Dock, Source
 from orchestrator.image.packing import Compression
-from orchestrator.image.push import Dock, Pushed, Source, Target, push_image, references_of
+from orchestrator.image.push import Pushed, Target, push_image, references_of
 from orchestrator.image.referrers import INDEX_TYPE
 from orchestrator.image.storage import Image, Workshop, store_layers
 from orchestrator.process import Cancel
@@ -138,13 +140,13 @@ def test_a_change_of_the_page_sends_its_layer_and_the_config(machine: Machine, p
 def test_layers_in_the_cache_are_not_read_from_the_storage_again(machine: Machine, monkeypatch: pytest.MonkeyPatch):
     machine.push(machine.store("a"))
     read: list[int] = []
-    extract = push_module.extract_layers
+    extract = packed_module.extract_layers
 
     def watch(reference: str, layout: Path, **how: object) -> None:
         extract(reference, layout, **how)  # type: ignore[arg-type]  # handed on
         read.append(sum(path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir()))
 
-    monkeypatch.setattr(push_module, "extract_layers", watch)
+    monkeypatch.setattr(packed_module, "extract_layers", watch)
     image = machine.store("b", page=b"other")
     machine.push(image)
     machine.push(image)
