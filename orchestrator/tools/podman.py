@@ -229,13 +229,16 @@ def _stored_ids(images: Path) -> frozenset[str] | None:
 
 
 def _stored_layers(layers: Path) -> Mapping[tuple[str, str], str]:
-    """The ids in a storage's list of layers, by the id of the layer below ("" for none) and the layer's digest."""
-    try:
-        return {
-            (layer.get("parent", ""), layer["diff-digest"]): layer["id"] for layer in read_json(layers / "layers.json")
-        }
-    except (TypeError, KeyError, AttributeError):
-        return {}
+    """The ids in a storage's list of layers, by the id of the layer below ("" for none) and the layer's digest.
+
+    Layers of containers have no digest.
+    """
+    listed = read_json(layers / "layers.json")
+    return {
+        (layer.get("parent", ""), layer["diff-digest"]): layer["id"]
+        for layer in (listed if isinstance(listed, list) else ())
+        if isinstance(layer, dict) and "diff-digest" in layer and "id" in layer
+    }
 
 
 def _refusal(args: Sequence[str], error: ProcessError) -> OrchestratorError:

@@ -227,6 +227,7 @@ def test_only_what_changed_is_written(tmp_path: Path, workshop: Workshop, route:
     again = build(plan_of(sources), workshop, route)
     assert [layer.written for layer in again.layers] == [False] * 4
     assert again.image_id == first.image_id
+    workshop.engine.run("create", first.image_id)
     changed = build(plan_of(sources, page=b"<p>another page"), workshop, route)
     assert [layer.written for layer in changed.layers] == [False, False, False, True]
     assert [layer.diff_id for layer in changed.layers[:3]] == [layer.diff_id for layer in first.layers[:3]]
@@ -263,6 +264,14 @@ def test_a_known_layer_that_left_the_storage_is_written_again(tmp_path: Path, wo
     assert all(layer.written for layer in again.layers)
     assert again.image_id == first.image_id
     assert workshop.engine.image_exists(first.image_id)
+
+
+def test_layers_above_one_that_changed_are_written_too(tmp_path: Path, workshop: Workshop) -> None:
+    sources = make_sources(tmp_path / "sources")
+    store_layers(plan_of(sources), workshop, check=nothing)
+    (sources / "program").write_bytes(b"another program" * 500)
+    changed = store_layers(plan_of(sources), workshop, check=nothing)
+    assert [layer.written for layer in changed.layers] == [False, True, True, True]
 
 
 def test_a_record_that_lies_is_found_out(tmp_path: Path, workshop: Workshop) -> None:

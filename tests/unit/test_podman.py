@@ -246,3 +246,22 @@ def test_an_image_is_looked_up_in_the_storage_and_the_engine_asked_only_where_th
     (listed.parent / "images.lock").touch()
     assert not engine.image_exists("b" * 64), "a storage without any image"
     assert len(asked) == 7
+
+
+def test_layers_count_with_all_below_them(engine: Engine) -> None:
+    listed = engine.root / "overlay-layers" / "layers.json"
+    assert engine.missing_layers(["sha256:a"]) == (True,), "a storage without any layer"
+    listed.parent.mkdir(parents=True)
+    layers = [
+        {"id": "1", "diff-digest": "sha256:a"},
+        {"id": "2", "parent": "1", "diff-digest": "sha256:b"},
+        {"id": "3", "diff-digest": "sha256:c"},
+        {"id": "container", "parent": "2"},
+    ]
+    listed.write_text(json.dumps(layers))
+    assert engine.missing_layers(["sha256:a", "sha256:b"]) == (False, False)
+    assert engine.missing_layers(["sha256:a", "sha256:c"]) == (False, True), "it is there, but not above a"
+    assert engine.missing_layers(["sha256:x", "sha256:a"]) == (True, True)
+    for damaged in ("", "{", "{}", "[1]", '[{"diff-digest": "sha256:a"}]'):
+        listed.write_text(damaged)
+        assert engine.missing_layers(["sha256:a"]) == (True,)
