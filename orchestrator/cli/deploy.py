@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.export import export_made, export_option, exported_fields, print_exported
+from orchestrator.cli.export import export_made, export_option, export_wish_from, exported_fields, print_exported
 from orchestrator.cli.options import (
     build_options,
     edge_options,
@@ -127,15 +127,17 @@ def build(
     With --check the first file in which the two builds differ is shown, and the exit code is 14.
     """
     from orchestrator.cli.results import build_result
+    from orchestrator.errors import UsageError
     from orchestrator.image.attestations import attest_images
-    from orchestrator.image.export import check_directory
     from orchestrator.tools.podman import open_engine
 
-    how = {name: flags[name] for name in ("tags", "compression")}
+    export_wish = export_wish_from(flags, export_dir)
     wish = wish_from(flags)
     settings = settings_from(flags)
-    if export_dir is not None:
-        check_directory(export_dir, settings.name)
+    if export_wish is not None:
+        export_wish.check(settings.name)
+    if check and (wish or export_wish):
+        raise UsageError("--check keeps nothing that could be pushed or exported", hint="run the command twice")
     if check:
         check_build(settings, as_json=as_json, verbosity=verbosity)
         return
@@ -147,7 +149,7 @@ def build(
         images = make_images(settings, plan, results, engine=engine, run=run)
         documents = attest_images(settings, plan, project.root, results, images)
         pushed = push_made(wish, images, documents, default_tag="latest", engine=engine, run=run)
-        exported = export_made(export_dir, images, documents, app=settings.name, how=how, engine=engine, run=run)
+        exported = export_made(export_wish, images, documents, app=settings.name, engine=engine, run=run)
     if as_json:
         update = {**pushed_results(pushed), "exported": exported_fields(exported) if exported else None}
         print_json(build_result(settings.name, results, images).model_copy(update=update))

@@ -1,8 +1,9 @@
 """`export`, and the same for `build --export`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
     from orchestrator.image.export import Export
     from orchestrator.image.packed import Source
     from orchestrator.tools.podman import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class ExportWish:
+    """What the command line says about the export: where to, under which tags, how."""
+
+    directory: Path
+    tags: tuple[str, ...]
+    compression: Literal["gzip", "zstd"]
+
+    def check(self, app: str) -> None:
+        """Raises `UsageError` before anything is built."""
+        from orchestrator.image.export import check_directory
+        from orchestrator.tools.registry import check_tag
+
+        check_directory(self.directory, app)
+        for tag in self.tags:
+            check_tag(tag)
+
 
 export_option = click.option(
     "--export",
@@ -49,60 +69,55 @@ def export(app: str, directory: Path, release: str | None, as_json: bool, verbos
     """
     from orchestrator.cli.results import ExportResult
     from orchestrator.deploy.documents import find_release
-    from orchestrator.image.export import check_directory
     from orchestrator.settings import check_name
     from orchestrator.tools.podman import open_engine
 
+    wish = ExportWish(directory.absolute(), **how)
     state = state_dir()
     record = find_release(state, check_name(app), release)
-    check_directory(directory, app)
+    wish.check(app)
     with running(verbosity_of(verbosity)) as run:
         engine = open_engine(state, cancel=run.cancel)
         sources = release_sources(state, app, record)
-        exported = _export(sources, directory, app=app, default_tag=record.id, how=how, engine=engine, run=run)
+        exported = _export(wish, sources, app=app, default_tag=record.id, engine=engine, run=run)
     if as_json:
         print_json(ExportResult(app=app, release=record.id, **exported_fields(exported).model_dump()))
     else:
         print_exported(exported)
 
 
+def export_wish_from(flags: Mapping[str, Any], directory: Path | None) -> ExportWish | None:
+    """The export asked for with `--export`, which shares flags with `--push`."""
+    return ExportWish(directory.absolute(), flags["tags"], flags["compression"]) if directory else None
+
+
 def export_made(
-    directory: Path | None,
+    wish: ExportWish | None,
     images: "tuple[Image, ...]",
     documents: "Mapping[str, Attestations]",
     *,
     app: str,
-    how: Mapping[str, Any],
     engine: "Engine",
     run: Run,
 ) -> "Export | None":
     """Export the images just made, if that was asked for."""
-    if directory is None:
+    if wish is None:
         return None
-    sources = made_sources(images, documents)
-    return _export(sources, directory, app=app, default_tag="latest", how=how, engine=engine, run=run)
+    return _export(wish, made_sources(images, documents), app=app, default_tag="latest", engine=engine, run=run)
 
 
 def _export(
-    sources: "tuple[Source, ...]",
-    directory: Path,
-    *,
-    app: str,
-    default_tag: str,
-    how: Mapping[str, Any],
-    engine: "Engine",
-    run: Run,
+    wish: ExportWish, sources: "tuple[Source, ...]", *, app: str, default_tag: str, engine: "Engine", run: Run
 ) -> "Export":
     from orchestrator.image.export import export_images
     from orchestrator.image.packed import Dock
-    from orchestrator.tools.registry import check_tag
 
     return export_images(
         elsewhere(sources),
-        directory.absolute(),
+        wish.directory,
         app=app,
-        tags=tuple(map(check_tag, how["tags"] or (default_tag,))),
-        compression=how["compression"],
+        tags=wish.tags or (default_tag,),
+        compression=wish.compression,
         dock=Dock(engine, cache_dir(), run.emit, run.cancel),
     )
 

@@ -93,6 +93,23 @@ def test_a_directory_missing_or_outside_the_monorepo(machine: Machine, repo: Pat
     refused(machine, "--name", "app", "--monorepo", str(repo), flag, value, code=2, says=flag, root=repo)
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--export", "."), "holds files that are no export"),
+        (("--export", "new", "--tag", "a b"), "cannot be a tag"),
+        (("--export", "new", "--check"), "--check keeps nothing"),
+    ],
+    ids=["directory", "tag", "check"],
+)
+def test_an_export_that_cannot_be_is_refused_before_anything_is_built(
+    machine: Machine, repo: Path, flags: tuple[str, ...], says: str
+):
+    done = machine.run("build", "--name", "app", "--monorepo", str(repo), *flags, code=2, cwd=repo)
+    assert says in done.stderr and "Traceback" not in done.stderr and "sources" not in done.stderr
+    assert git(repo, "status", "--porcelain", "--ignored") == ""
+
+
 def test_no_cargo_lock(machine: Machine, repo: Path):
     git(repo, "rm", "--quiet", "backend/Cargo.lock")
     commit(repo)
