@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from orchestrator import process
 from orchestrator.errors import ImageError
-from orchestrator.image.archive import Layer, archive_layer, key_layer, modified
+from orchestrator.image.archive import modified
 from orchestrator.image.contents import read_site
-from orchestrator.image.layers import File, ImageConfig, ImagePlan, LayerPlan, arrange_layers
+from orchestrator.image.layers import File, ImageConfig, ImagePlan, arrange_layers
 from orchestrator.image.layout import blobs_directory, make_documents, write_layout
+from tests.unit.test_layout import write_layer
 
 MISSING = [name for name in ("skopeo", "tar") if process.find(name) is None]
 pytestmark = [
@@ -116,14 +117,6 @@ def expected_of(path: Path) -> tuple[object, ...]:
     if path.is_dir():
         return ("directory", "755", (0, 0))
     return ("file", "644", (0, 0), modified(File("x", path)), path.read_bytes())
-
-
-def write_layer(plan: LayerPlan, blobs: Path) -> Layer:
-    archive = archive_layer(key_layer(plan))
-    layer = archive.measure()
-    with (blobs / layer.diff_id.removeprefix("sha256:")).open("wb") as file:
-        archive.write(file)
-    return layer
 
 
 def unpack(site: Path, base: Path) -> Path:
