@@ -125,6 +125,7 @@ VERSIONED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "nodejs-slim": ("nodejs-slim_{}", tuple(str(major) for major in range(14, 28))),
     "python3": ("python3{}", tuple(str(minor) for minor in range(8, 16))),
     "go": ("go_1_{}", tuple(str(minor) for minor in range(17, 30))),
+    "pnpm": ("pnpm_{}", tuple(str(major) for major in range(8, 13))),
     "postgresql": ("postgresql_{}", tuple(str(major) for major in range(11, 20))),
     "openssl": ("openssl_{}", ("1_1", "3")),
     "gcc": ("gcc{}", tuple(str(major) for major in range(9, 17))),

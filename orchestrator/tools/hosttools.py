@@ -16,6 +16,7 @@ from pathlib import Path
 
 from orchestrator import process
 from orchestrator.errors import OrchestratorError
+from orchestrator.files import read_json
 from orchestrator.tools.debian import Debian
 from orchestrator.tools.hostnames import BEHIND_LIBRARIES, PACKAGES, RUST_COMPONENTS
 
@@ -93,6 +94,8 @@ def find_links(search: Search, debian: Debian) -> dict[str, Link]:
     links = {attr: link for attr, link in found.items() if link}
     if go := links.get("go"):
         links["go"] = replace(go, version=_go_version(go.files["bin/go"].resolve()) or go.version)
+    if pnpm := links.get("pnpm"):
+        links["pnpm"] = replace(pnpm, version=_npm_version(pnpm.files["bin/pnpm"].resolve()) or pnpm.version)
     if "gawk" not in links and (awk := search.program("awk")):
         links["gawk"] = Link(version=debian.version("mawk") or "host", files={"bin/awk": awk}, main="awk")
     certificates = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -122,6 +125,13 @@ def _go_version(program: Path) -> str | None:
     except OSError:
         return None
     return said.split()[0].removeprefix("go")
+
+
+def _npm_version(program: Path) -> str | None:
+    """The version in the package.json of the npm package whose bin/ has the program."""
+    manifest = read_json(program.parent.parent / "package.json")
+    version = manifest.get("version") if isinstance(manifest, dict) else None
+    return version if isinstance(version, str) else None
 
 
 def install_hint(package: str) -> str:

@@ -192,6 +192,23 @@ def test_another_version_is_an_error_and_not_an_alias():
     assert "nodejs_20" not in machine().missing()
 
 
+@pytest.mark.parametrize(("manifest", "version"), [('{"version": "10.1.2"}', "10.1.2"), ("{", "host"), (None, "host")])
+def test_pnpm_has_the_version_of_its_npm_package(tmp_path: Path, manifest: str | None, version: str):
+    program = tmp_path / "lib/node_modules/pnpm/bin/pnpm.cjs"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    if manifest is not None:
+        (program.parent.parent / "package.json").write_text(manifest)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/pnpm").symlink_to(program)
+    search = Search(path=str(tmp_path / "bin"), homes=(), environment={})
+    links = hosttools.find_links(search, debian.Debian(tmp_path, {}))
+    assert links["pnpm"].version == version
+    found = machine(links=links)
+    assert found.aliases().get("pnpm_10") == ("pnpm" if version != "host" else None)
+    assert "pnpm_9" in found.missing()
+
+
 def test_an_absent_package_says_how_to_get_it():
     missing = machine().missing()
     assert missing["ripgrep"] == "package 'ripgrep' is not on this machine. Add it with: apt-get install ripgrep"
