@@ -16,9 +16,10 @@ from orchestrator.process import find
 SOURCE_DATE_EPOCH = "315532800"
 """1 January 1980, what nixpkgs' own stdenv uses: the same for every commit and machine."""
 
-_FETCH_PREFIXES = ("npm_config_", "NPM_CONFIG_", "PIP_", "UV_", "GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB",
-                   "GONOSUMDB", "GONOSUMCHECK", "GOINSECURE", "GOAUTH", "CARGO_REGISTRIES_", "CARGO_REGISTRY_",
-                   "CARGO_NET_", "CARGO_HTTP_", "GIT_SSH", "GIT_CONFIG_")  # fmt: skip
+_FETCH_PREFIXES = ("npm_config_", "NPM_CONFIG_", "pnpm_config_", "PNPM_CONFIG_", "PIP_", "UV_", "GOPROXY",
+                   "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GONOSUMCHECK", "GOINSECURE", "GOAUTH",
+                   "CARGO_REGISTRIES_", "CARGO_REGISTRY_", "CARGO_NET_", "CARGO_HTTP_", "GIT_SSH",
+                   "GIT_CONFIG_")  # fmt: skip
 _FETCH_NAMES = frozenset((
     "SSL_CERT_FILE", "SSL_CERT_DIR", "NIX_SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
     "REQUESTS_CA_BUNDLE", "SSH_AUTH_SOCK", "NPM_TOKEN", "NODE_AUTH_TOKEN", "http_proxy", "https_proxy", "ftp_proxy",
@@ -71,6 +72,9 @@ def fetch_access(environ: Mapping[str, str], home: Path) -> FetchAccess:
         found = [home / name for name in candidates if (home / name).is_file()]
         if found and variable not in wanted:
             wanted[variable] = str(found[0])
+    for name, value in list(wanted.items()):  # pnpm reads them under other names since its version 11
+        if name.startswith(("npm_config_", "NPM_CONFIG_")):
+            wanted.setdefault(f"p{name}" if name.startswith("n") else f"p{name.lower()}", value)
     if "SSL_CERT_FILE" not in wanted and _SYSTEM_CERTIFICATES.is_file():
         wanted["SSL_CERT_FILE"] = str(_SYSTEM_CERTIFICATES)
     if "SSL_CERT_FILE" in wanted:  # node brings authorities of its own and knows no other way to add the machine's

@@ -20,39 +20,44 @@ class PackageManager:
     """What differs between package managers of Node.
 
     `write_lock` writes the lock file and nothing else; `deciding` are files that decide what is installed, beside
-    those that all managers read; `last` is what an install writes last, below node_modules. `home` is where downloads
-    stay, below the workspace's home, and `home_variable` what says so.
+    those that all managers read; `last` is what an install writes last, below node_modules. Settings are read from
+    variables that begin with one of `prefixes`; those of `downloads` say where downloads stay, below the workspace's
+    home.
     """
 
     write_lock: tuple[str, ...]
     deciding: frozenset[str]
     last: str
-    home: str
-    home_variable: str
-    variables: Mapping[str, str]
+    prefixes: tuple[str, ...]
+    downloads: Mapping[str, str]
+    settings: Mapping[str, str]
+
+    def variables(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Settings as variables."""
+        return {f"{prefix}{name}": value for prefix in self.prefixes for name, value in settings.items()}
 
 
 _NPM = PackageManager(
     write_lock=("npm", "install", "--package-lock-only", "--ignore-scripts"),
     deciding=frozenset({"package-lock.json", "npm-shrinkwrap.json"}),
     last=".package-lock.json",
-    home=".npm",
-    home_variable="npm_config_cache",
-    variables={"npm_config_audit": "false", "npm_config_fund": "false", "npm_config_progress": "false"},
+    prefixes=("npm_config_",),
+    downloads={"cache": ".npm"},
+    settings={"audit": "false", "fund": "false", "progress": "false"},
 )
 _PNPM = PackageManager(
     write_lock=("pnpm", "install", "--lockfile-only", "--ignore-scripts"),
-    deciding=frozenset({"pnpm-lock.yaml", "pnpm-workspace.yaml", ".pnpmfile.cjs"}),
+    deciding=frozenset({"pnpm-lock.yaml", "pnpm-workspace.yaml", ".pnpmfile.cjs", ".pnpmfile.mjs"}),
     last=".modules.yaml",
-    home=".pnpm-store",
-    home_variable="npm_config_store_dir",
+    prefixes=("npm_config_", "pnpm_config_"),  # the second since pnpm 11
+    downloads={"store_dir": ".pnpm-store", "cache_dir": ".pnpm-cache"},
     # The dev shell's pnpm is used: it would fetch the one that "packageManager" names.
-    variables={"npm_config_manage_package_manager_versions": "false"},
+    settings={"manage_package_manager_versions": "false"},
 )
 _MANAGERS = {"pnpm-lock.yaml": _PNPM}
 """By the name of the lock file; npm has the others."""
 
-DOWNLOADS = tuple(f"home/{manager.home}" for manager in (_NPM, _PNPM))
+DOWNLOADS = tuple(f"home/{place}" for manager in (_NPM, _PNPM) for place in manager.downloads.values())
 """Parts of a workspace that hold only what was downloaded."""
 
 
@@ -94,16 +99,13 @@ class Node:
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps it from trying the network when there is none."""
-        return {"npm_config_offline": "true"} if offline else {}
+        return self.manager.variables({"offline": "true"}) if offline else {}
 
     def variables(self, workspace: Workspace) -> dict[str, str]:
         """Downloads in the workspace; nothing that asks the network on the side."""
         manager = self.manager
-        return {
-            manager.home_variable: str(workspace.seen("home") / manager.home),
-            "npm_config_update_notifier": "false",
-            **manager.variables,
-        }
+        places = {setting: str(workspace.seen("home") / place) for setting, place in manager.downloads.items()}
+        return manager.variables({**places, "update_notifier": "false", **manager.settings})
 
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]:
         """The command as planned."""

@@ -25,7 +25,8 @@ FILES = {
 """,
     ".gitignore": "node_modules\ndist\n",
     "package.json": '{"name": "mono", "private": true, "packageManager": "pnpm@9.1.0"}',
-    "pnpm-workspace.yaml": 'packages: ["packages/*"]\n',
+    # Which package may run scripts is said in one way to pnpm 10 and in another to later ones.
+    "pnpm-workspace.yaml": 'packages: ["packages/*"]\nonlyBuiltDependencies: [esbuild]\nallowBuilds: {esbuild: true}\n',
     "packages/ui/package.json": json.dumps(
         {
             "name": "@mono/ui",

@@ -92,6 +92,7 @@ def test_a_fetch_gets_registries_certificates_and_proxies(tmp_path: Path):
         (tmp_path / name).touch()
     environ = {
         "NPM_CONFIG_REGISTRY": "https://npm/",
+        "npm_config_//npm/:_authToken": "t",
         "https_proxy": "http://proxy",
         "GOPROXY": "https://go/",
         "NODE_EXTRA_CA_CERTS": str(tmp_path / "ca.pem"),
@@ -105,6 +106,10 @@ def test_a_fetch_gets_registries_certificates_and_proxies(tmp_path: Path):
         access.environment.items()
         >= {
             "NPM_CONFIG_REGISTRY": "https://npm/",
+            "pnpm_config_registry": "https://npm/",
+            "pnpm_config_userconfig": str(tmp_path / ".npmrc"),
+            "npm_config_//npm/:_authToken": "t",
+            "pnpm_config_//npm/:_authToken": "t",
             "https_proxy": "http://proxy",
             "GOPROXY": "https://go/",
             "NPM_CONFIG_USERCONFIG": str(tmp_path / ".npmrc"),

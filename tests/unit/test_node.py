@@ -78,8 +78,10 @@ def test_what_decides_an_install():
 
 def test_pnpm_keeps_downloads_in_the_workspace_and_stays_what_it_is(workspace: Workspace):
     variables = make(lock="pnpm-lock.yaml").variables(workspace)
-    assert variables["npm_config_store_dir"] == "/build/home/.pnpm-store"
-    assert variables["npm_config_manage_package_manager_versions"] == "false"
+    for prefix in ("npm_config_", "pnpm_config_"):
+        assert variables[f"{prefix}store_dir"] == "/build/home/.pnpm-store"
+        assert variables[f"{prefix}manage_package_manager_versions"] == "false"
+    assert make(lock="pnpm-lock.yaml").fetch_variables(offline=True)["pnpm_config_offline"] == "true"
 
 
 def test_offline_npm_does_not_try(workspace: Workspace):
