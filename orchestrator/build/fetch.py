@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.build.cache.fetched import FetchedCache
-from orchestrator.build.cargo import Cargo
 from orchestrator.build.cargo_lock import is_lock_refused
-from orchestrator.build.fetch_failure import explain_fetch
+from orchestrator.build.fetch_failure import Tool, explain_fetch
 from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.errors import BuildError
 from orchestrator.files import read_json, write_json
@@ -16,7 +15,7 @@ from orchestrator.files import read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One fetch step. `key` changes with what decides about it; `cargo` and `cache` are None for other ecosystems.
+    """One fetch step. `key` changes with what decides about it; `cache` is None for other tools than cargo.
 
     With `keeps` what was fetched goes into the store; `clock` gives seconds.
     """
@@ -24,7 +23,7 @@ class Fetch:
     bench: Bench
     command: Command
     key: str
-    cargo: Cargo | None
+    tool: Tool
     cache: FetchedCache | None
     keeps: bool
     offline: bool
@@ -60,7 +59,7 @@ class Fetch:
         write_json(self._stamp, {"key": self.key, "entry": entry})
 
     def _run_command(self) -> None:
-        """What cargo says of a failure is put in a user's words."""
+        """What the tool says of a failure is put in a user's words."""
         said: list[str] = []
 
         def read(line: str) -> str:
@@ -70,9 +69,16 @@ class Fetch:
         try:
             run_command(self.bench, self.command, read=read)
         except BuildError as error:
-            if self.cargo is None or is_lock_refused(error):
+            if self.tool == "cargo" and is_lock_refused(error):
                 raise
             bench = self.bench
-            raise explain_fetch(
-                error, said, service=bench.service, source=bench.toolchain.source, offline=self.offline
-            ) from error
+            clearer = explain_fetch(
+                *(error, said),
+                tool=self.tool,
+                service=bench.service,
+                source=bench.toolchain.source,
+                offline=self.offline,
+            )
+            if clearer is error:
+                raise
+            raise clearer from error

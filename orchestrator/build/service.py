@@ -16,6 +16,8 @@ from orchestrator.build.dev_shell import check_go, rust_tools, say_linker
 from orchestrator.build.disk import remember_build
 from orchestrator.build.ecosystem import Ecosystem, choose_ecosystem, explained, step_command
 from orchestrator.build.fetch import Fetch
+from orchestrator.build.fetch_failure import Tool
+from orchestrator.build.golang import Go
 from orchestrator.build.inventory import Component
 from orchestrator.build.site import Site, log_path, make_bench, phase, service_workspace
 from orchestrator.build.steps import Bench, run_command
@@ -154,13 +156,12 @@ def _build(site: Site, bench: Bench, ecosystem: Ecosystem, step: Step, cache: Ta
 
 def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, step: Step) -> bool:
     """Fetch unless it was done before; whether it had to be."""
-    cargo = ecosystem if isinstance(ecosystem, Cargo) else None
     fetch = Fetch(
         bench=bench,
         command=step_command(site, bench, ecosystem, step),
         key=_fetch_key(site, ecosystem, step),
-        cargo=cargo,
-        cache=_fetched_cache(site, build) if cargo is not None else None,
+        tool=_tool(ecosystem),
+        cache=_fetched_cache(site, build) if isinstance(ecosystem, Cargo) else None,
         keeps=not site.clean,
         offline=site.offline,
         clock=site.clock,
@@ -170,6 +171,16 @@ def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, ste
     with phase(site, bench.service, step.name) as going_on, explained(ecosystem):
         going_on.outcome = fetch.run()
     return True
+
+
+def _tool(ecosystem: Ecosystem) -> Tool:
+    match ecosystem:
+        case Cargo():
+            return "cargo"
+        case Go():
+            return "go"
+        case _:
+            return "node"
 
 
 def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache:

@@ -1,11 +1,14 @@
-"""What cargo says when it cannot fetch, in a user's words. The lines are those of cargo 1.95 and OpenSSH 9.2."""
+"""What tools say when they cannot fetch, in a user's words.
+
+The lines are those of cargo 1.95, OpenSSH 9.2, Go 1.26, npm 10, pnpm 10 and 12.
+"""
 
 from pathlib import Path
 
 import pytest
 
 from orchestrator.build.environment import fetch_access, secret_values
-from orchestrator.build.fetch_failure import explain_fetch
+from orchestrator.build.fetch_failure import Tool, explain_fetch
 from orchestrator.errors import BuildError, FetchError, OrchestratorError, ToolchainError
 
 UPDATING = "    Updating git repository `ssh://git@forge.example/team/lib`"
@@ -14,7 +17,7 @@ DOWNLOADING = "error: failed to download from `https://own.example/config.json`"
 
 def explained(*lines: str, offline: bool = False) -> OrchestratorError:
     error = BuildError("api: cargo fetch --locked failed with exit code 101", details=lines[-1:], hint="see the log")
-    return explain_fetch(error, lines, service="api", source="flake.nix", offline=offline)
+    return explain_fetch(error, lines, tool="cargo", service="api", source="flake.nix", offline=offline)
 
 
 @pytest.mark.parametrize(
@@ -117,3 +120,89 @@ def test_ssh_gets_the_users_own_files_and_never_asks(tmp_path: Path):
     own = fetch_access({"GIT_SSH_COMMAND": "ssh -v"}, home)
     assert own.environment["GIT_SSH_COMMAND"] == "ssh -v"
     assert "GIT_SSH_COMMAND" not in fetch_access({"GIT_SSH": "/bin/myssh"}, home).environment
+
+
+def explained_by(tool: Tool, *lines: str, offline: bool = False) -> OrchestratorError:
+    error = BuildError("web: the fetch failed with exit code 1", details=lines[-1:], hint="see the log")
+    return explain_fetch(error, lines, tool=tool, service="web", source="flake.nix", offline=offline)
+
+
+PNPM_12 = ("Error: ERR_PNPM_META_FETCH_FAIL", "", "  × installing dependencies")
+
+
+@pytest.mark.parametrize(
+    ("tool", "lines", "message", "hint"),
+    [
+        ("node", ("npm error code E401", "npm error Incorrect or missing password."),
+         "the registry refused access (HTTP 401)", "~/.npmrc"),
+        ("node", ("npm error code E403", "npm error 403 403 Forbidden - GET https://me:s3cret@own.example/ms"),
+         "https://own.example/ms refused access (HTTP 403)", "_authToken"),
+        ("node", ("npm error code E404", "npm error 404 Not Found - GET https://own.example/ms"),
+         "https://own.example/ms is not there (HTTP 404)", "right name"),
+        ("node", ("npm error code E500", "npm error 500 Internal Server Error - GET https://own.example/ms"),
+         "https://own.example/ms answered with HTTP 500", "run again"),
+        ("node", ("npm error code ECONNREFUSED",
+                  "npm error FetchError: request to https://own.example/ms failed, reason: connect ECONNREFUSED ::1"),
+         "https://own.example/ms cannot be reached", "proxy"),
+        ("node", ("npm error code EINTEGRITY", "npm error Integrity checksum failed when using sha512: wanted a"),
+         "a package is not what the lock file says it is", "do not build it"),
+        ("node", (" ERR_PNPM_FETCH_401  GET https://own.example/ms/-/ms-2.1.3.tgz: Unauthorized - 401",),
+         "https://own.example/ms/-/ms-2.1.3.tgz refused access (HTTP 401)", "_authToken"),
+        ("node", (" ERR_PNPM_FETCH_404  GET https://own.example/ms/-/ms-2.1.3.tgz: Not Found - 404",),
+         "https://own.example/ms/-/ms-2.1.3.tgz is not there (HTTP 404)", "right name"),
+        ("node", (" ECONNREFUSED  request to https://own.example/ms.tgz failed, reason: connect ECONNREFUSED ::1",),
+         "https://own.example/ms.tgz cannot be reached", "--offline"),
+        ("node", (*PNPM_12, "  ╰─▶ ERR_PNPM_RESOLVING_NPM_RESOLVER_NETWORK_ERROR: Failed to fetch metadata",
+                  "      from https://own.example/ms: HTTP status client error (401", "      Unauthorized)"),
+         "https://own.example/ms refused access (HTTP 401)", "_authToken"),
+        ("node", (*PNPM_12, "      from https://own.example/ms: HTTP status server error (500 Internal",),
+         "https://own.example/ms answered with HTTP 500", "run again"),
+        ("node", (*PNPM_12, "      from https://own.example/ms: error sending request: client error",
+                  "      (Connect): tcp connect error: Connection refused (os error 111)"),
+         "https://own.example/ms cannot be reached", "proxy"),
+        ("go", ("go: example.org/x@v1.6.0: reading https://proxy.example/x/@v/v1.6.0.mod: 401 Unauthorized",),
+         "https://proxy.example/x/@v/v1.6.0.mod refused access (HTTP 401)", ".netrc"),
+        ("go", ("go: example.org/x@v1.6.0: reading https://proxy.example/x/@v/v1.6.0.mod: 404 Not Found",),
+         "https://proxy.example/x/@v/v1.6.0.mod is not there (HTTP 404)", "right name"),
+        ("go", ('go: x@v1: Get "https://proxy.example/x/@v/v1.mod": dial tcp [::1]:9: connect: connection refused',),
+         "https://proxy.example/x/@v/v1.mod cannot be reached", "proxy"),
+        ("go", ("verifying example.org/x@v1.6.0: checksum mismatch", "\tdownloaded: h1:a", "SECURITY ERROR"),
+         "example.org/x@v1.6.0 is not what go.sum says it is", "do not build it"),
+    ],
+)  # fmt: skip
+def test_other_tools_are_understood_too(tool: Tool, lines: tuple[str, ...], message: str, hint: str):
+    error = explained_by(tool, *lines)
+    assert isinstance(error, FetchError)
+    assert error.message.startswith(f"web: {message}")
+    assert hint in (error.hint or "")
+    assert "s3cret" not in error.message
+    assert error.details[-1] == lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("tool", "line"),
+    [
+        ("node", "npm error code ENOTCACHED"),
+        ("node", " ERR_PNPM_NO_OFFLINE_TARBALL  A package is missing from the store"),
+        ("node", "  ╰─▶ ERR_PNPM_NO_OFFLINE_META: Failed to resolve ms in package mirror"),
+        ("go", "go: example.org/x@v1.6.0: module lookup disabled by GOPROXY=off"),
+    ],
+)
+def test_what_was_never_fetched_is_said_offline(tool: Tool, line: str):
+    error = explained_by(tool, line, offline=True)
+    assert isinstance(error, FetchError)
+    assert "--offline forbids it" in error.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "npm error `npm ci` can only install packages when your package.json and package-lock.json are in sync",
+        ' ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with "frozen-lockfile" because pnpm-lock.yaml is not up to date',
+        "npm error command sh -c node install.js",
+    ],
+)
+@pytest.mark.parametrize("offline", [False, True])
+def test_what_is_no_matter_of_fetching_stays_what_it_is(line: str, offline: bool):
+    error = explained_by("node", line, offline=offline)
+    assert isinstance(error, BuildError) and error.message == "web: the fetch failed with exit code 1"
