@@ -144,7 +144,7 @@ def _content(file: File) -> bytes:
 
 
 def archive_layer(layer: KeyedLayer) -> Archive:
-    """Make the twins and the headers. Raises `ImageError` when a file has changed since its layer was keyed."""
+    """Make the twins and the headers."""
     return Archive(layer.plan.name, tuple(_member(entry, layer.digests) for entry in final_entries(layer.plan)))
 
 

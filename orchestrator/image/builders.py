@@ -11,9 +11,9 @@ from orchestrator.events import Line
 from orchestrator.files import locked
 from orchestrator.image.archive import Layer, layer_key
 from orchestrator.image.dockerfile import write_context
-from orchestrator.image.layers import ImagePlan
+from orchestrator.image.layers import File, ImagePlan
 from orchestrator.image.scratch import scratch_directory
-from orchestrator.image.storage import Image, Workshop, layer_bytes
+from orchestrator.image.storage import Image, Workshop
 from orchestrator.tools.oci import build_argv, build_image, buildah_argv, read_manifest
 from orchestrator.tools.podman import Engine
 
@@ -32,7 +32,7 @@ def build_dockerfile(
     check()
     with (
         locked_context(workshop.cache_dir, workshop.app, plan.service) as context,
-        scratch_directory(workshop.engine.scratch, need=sum(layer_bytes(layer) for layer in plan.layers)) as scratch,
+        scratch_directory(workshop.engine.scratch, need=_content_bytes(plan)) as scratch,
     ):
         write_context(plan, context)
         image_id, made = _build(plan, workshop, program=program, context=context, scratch=scratch)
@@ -41,6 +41,15 @@ def build_dockerfile(
         return image
     layers = tuple(replace(layer, written=new) for layer, new in zip(image.layers, made, strict=True))
     return replace(image, layers=layers)
+
+
+def _content_bytes(plan: ImagePlan) -> int:
+    """Bytes of an image's files, gzipped twins not counted."""
+    return sum(
+        len(entry.source) if isinstance(entry.source, bytes) else entry.source.stat().st_size
+        for entry in plan.entries
+        if isinstance(entry, File)
+    )
 
 
 @contextmanager

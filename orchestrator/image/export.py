@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from orchestrator.errors import DiskError, UsageError
 from orchestrator.events import PhaseFinished, PhaseStarted
 from orchestrator.files import free_bytes, locked, no_space_is_an_error, read_json, write_atomically
 from orchestrator.image.index import make_index
-from orchestrator.image.layout import MANIFEST_TYPE, blobs_directory, canonical, digest_of
-from orchestrator.image.packed import Dock, PackedImage, Source, packed_image, platform_order, tag_of
+from orchestrator.image.layout import MANIFEST_TYPE, VERSION, blobs_directory, canonical, digest_of
+from orchestrator.image.packed import Dock, PackedImage, Source, by_service, packed_image, tag_of
 from orchestrator.image.packing import Compression
 from orchestrator.image.referrers import EMPTY, INDEX_TYPE, describe, make_artifact
 
@@ -53,16 +52,25 @@ class Export:
 
 
 def check_directory(directory: Path, app: str) -> None:
-    """Raises `UsageError` unless `directory` is absent, empty, or an export of this application."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is not a directory", hint="name one that is empty or does not exist yet")
+    """Raises `UsageError` unless `directory` can be written and is absent, empty, or an export of this application."""
+    if problem := _problem(directory, app):
+        raise UsageError(problem, hint="name a directory that is empty or does not exist yet")
+
+
+def _problem(directory: Path, app: str) -> str | None:
+    if ":" in str(directory):
+        return f"{directory} has a colon, with which skopeo and podman begin an image's name"
+    there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir():
+        return f"{there} is not a directory"
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        return f"{there} cannot be written"
+    if there != directory:
+        return None
     owner = _owner(directory)
     if owner == app or (owner is None and all(path.name.startswith(_UNFINISHED) for path in directory.iterdir())):
-        return
-    holds = f"the images of {owner}" if owner else "files that are no export"
-    raise UsageError(f"{directory} holds {holds}", hint="name a directory that is empty or does not exist yet")
+        return None
+    return f"{directory} holds {f'the images of {owner}' if owner else 'files that are no export'}"
 
 
 def export_images(
@@ -89,9 +97,9 @@ def export_images(
         layout = _Layout(directory)
         images: list[ExportedImage] = []
         entries: list[Mapping[str, Any]] = []
-        for service, group in groupby(sorted(sources, key=platform_order), key=lambda source: source.service):
+        for service, members in by_service(sources):
             names = tuple(tag_of(service, tag) for tag in tags)
-            made = [_export(source, names[0], layout, compression, dock) for source in group]
+            made = [_export(source, names[0], layout, compression, dock) for source in members]
             described, platforms = _described(made, layout)
             images.append(ExportedImage(service, str(described["digest"]), names, platforms))
             entries += [{**described, "annotations": {_NAME: name}} for name in names]
@@ -202,7 +210,7 @@ def _described(made: Sequence[_Written], layout: _Layout) -> tuple[dict[str, Any
 def _write_index(directory: Path, app: str, entries: Sequence[Mapping[str, Any]]) -> None:
     index = {"annotations": {_OWNER: app}, "manifests": list(entries), "mediaType": INDEX_TYPE, "schemaVersion": 2}
     write_atomically(directory / "index.json", canonical(index))
-    write_atomically(directory / "oci-layout", canonical({"imageLayoutVersion": "1.0.0"}))
+    write_atomically(directory / "oci-layout", VERSION)
 
 
 def _owner(directory: Path) -> str | None:

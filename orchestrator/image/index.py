@@ -6,10 +6,9 @@ is written last, under the tags: whoever pulls a tag finds either the index of b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from orchestrator.image.layout import MANIFEST_TYPE, canonical, describe_architecture, digest_of
-from orchestrator.image.packed import Dock, Source, platform_order
+from orchestrator.image.packed import Dock, Source, by_service
 from orchestrator.image.push import Pushed, PushedDocuments, Target, persistently, push_image, references_of
 from orchestrator.image.referrers import INDEX_TYPE, describe
 from orchestrator.tools.distribution import Registry
@@ -41,8 +40,7 @@ def push_platforms(sources: Sequence[Source], target: Target, dock: Dock) -> Del
     """
     images: list[Pushed] = []
     indexes: list[PushedIndex] = []
-    for service, group in groupby(sorted(sources, key=platform_order), key=lambda source: source.service):
-        members = tuple(group)
+    for service, members in by_service(sources):
         if len(members) == 1:
             images.append(push_image(members[0], target, dock, references=references_of(service, target)).image)
         else:

@@ -23,6 +23,9 @@ KEPT_RECORDS = 1000
 """Known layers remembered in the cache; a record is about 150 bytes."""
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+VERSION = b'{"imageLayoutVersion":"1.0.0"}'
+"""The content of `oci-layout`, by which a directory is known as a layout."""
+
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 
@@ -150,7 +153,7 @@ def write_layout(layout: Path, documents: Documents) -> None:
         (blobs / documents.image_id).write_bytes(documents.config)
         (blobs / documents.manifest_digest.removeprefix("sha256:")).write_bytes(documents.manifest)
         (layout / "index.json").write_bytes(canonical(index))
-        (layout / "oci-layout").write_bytes(canonical({"imageLayoutVersion": "1.0.0"}))
+        (layout / "oci-layout").write_bytes(VERSION)
 
 
 def canonical(value: Any) -> bytes:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from orchestrator.errors import ImageError
@@ -83,9 +84,11 @@ def tag_of(service: str, tag: str) -> str:
     return tag if service == SINGLE else f"{tag}-{service}"
 
 
-def platform_order(source: Source) -> tuple[str, str]:
-    """Images of one service together, by platform."""
-    return source.service, source.platform or host_platform()
+def by_service(sources: Sequence[Source]) -> Iterator[tuple[str, tuple[Source, ...]]]:
+    """Each service with its images, in the order of their platforms."""
+    ordered = sorted(sources, key=lambda source: (source.service, source.platform or host_platform()))
+    for service, group in groupby(ordered, key=lambda source: source.service):
+        yield service, tuple(group)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from orchestrator.build.disk import Need, check_space
 from orchestrator.errors import ImageError
 from orchestrator.events import Emit
 from orchestrator.image.archive import Archive, Layer, archive_layer, key_layer, layer_key
-from orchestrator.image.layers import File, ImagePlan, LayerPlan
+from orchestrator.image.layers import ImagePlan, LayerPlan
 from orchestrator.image.layout import Documents, LayerRecords, make_documents
 from orchestrator.image.offer import offered
 from orchestrator.image.scratch import fits_memory, scratch_directory
@@ -135,15 +135,6 @@ def _copy(
             )
         except ImageError as error:
             raise (offer.failures or [error])[0] from error
-
-
-def layer_bytes(layer: LayerPlan) -> int:
-    """Bytes of a layer's files, gzipped twins not counted."""
-    return sum(
-        len(entry.source) if isinstance(entry.source, bytes) else entry.source.stat().st_size
-        for entry in layer.entries
-        if isinstance(entry, File)
-    )
 
 
 def _image(plan: ImagePlan, layers: tuple[Layer, ...], documents: Documents, workshop: Workshop) -> Image:

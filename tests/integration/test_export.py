@@ -165,9 +165,29 @@ def test_what_is_not_ours_is_refused_and_stays(shop: Shop):
     (foreign / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds files that are no export"):
         shop.export((image, ""), out=foreign)
-    with pytest.raises(UsageError, match="is not a directory"):
-        check_directory(foreign / "notes.txt", "towns")
     assert files_of(foreign) == {"notes.txt": b"mine"}
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("file", "file is not a directory"),
+        ("file/below", "file is not a directory"),
+        ("locked", "locked cannot be written"),
+        ("locked/below/it", "locked cannot be written"),
+        ("with:colon", "has a colon"),
+    ],
+)
+def test_a_place_that_cannot_be_one_is_said(
+    tmp_path: Path, name: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "locked").mkdir()
+    honest = os.access  # which lets root write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "locked" and honest(path, mode))
+    with pytest.raises(UsageError, match=problem):
+        check_directory(tmp_path / name, "towns")
+    check_directory(tmp_path / "new/one", "towns")
 
 
 def test_a_full_disk_is_refused_and_the_export_before_stays_whole(shop: Shop, disk: SmallDisk):
