@@ -71,14 +71,8 @@ class Fetch:
         except BuildError as error:
             if self.tool == "cargo" and is_lock_refused(error):
                 raise
-            bench = self.bench
-            clearer = explain_fetch(
-                *(error, said),
-                tool=self.tool,
-                service=bench.service,
-                source=bench.toolchain.source,
-                offline=self.offline,
-            )
+            service, source = self.bench.service, self.bench.toolchain.source
+            clearer = explain_fetch(error, said, tool=self.tool, service=service, source=source, offline=self.offline)
             if clearer is error:
                 raise
             raise clearer from error

@@ -39,8 +39,12 @@ def explain_fetch(
 
 
 def _statements(said: Sequence[str], tool: Tool) -> Sequence[str]:
-    """What patterns are looked for in: lines, or with Node all of them as one, since pnpm wraps what it says."""
-    return (" ".join(" ".join(said).split()),) if tool == "node" else said
+    """What patterns are looked for in: lines, or with Node all of them as one, since pnpm wraps what it says.
+
+    What was tried again is left out: it need not be what failed in the end.
+    """
+    final = [line for line in said if "Will retry" not in line]
+    return (" ".join(" ".join(final).split()),) if tool == "node" else final
 
 
 def _error(
@@ -49,10 +53,8 @@ def _error(
     words = {"address": _address(said), **{name: _USER.sub("//", text) for name, text in found.groupdict("").items()}}
     name = words.get("name", "")
     words["variable"] = f"CARGO_REGISTRIES_{name.upper().replace('-', '_')}_TOKEN"
-    telling = found.string.strip()
-    missing = (
-        [telling] if telling in map(str.strip, said) and all(telling not in line for line in error.details) else []
-    )
+    telling = [line.strip() for line in said if line == found.string]
+    missing = [line for line in telling[:1] if all(line not in shown for shown in error.details)]
     return FetchError(
         f"{service}: {cause.message.format_map(words)}",
         details=[*missing, *error.details],

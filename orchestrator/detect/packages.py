@@ -68,7 +68,7 @@ def _nearest(root: Path, directory: PurePosixPath) -> PackageManager | None:
 
 def _declared(root: Path, directory: PurePosixPath, place: PurePosixPath) -> PackageManager | None:
     declared = _manifest(root, place).get("packageManager")
-    if not isinstance(declared, str):
+    if not isinstance(declared, str) or not declared:
         return None
     evidence = _evidence(root, place, f"packageManager is {declared}", '"packageManager"')
     return _named(root, directory, declared.partition("@")[0], place, evidence)

@@ -200,6 +200,7 @@ def test_what_was_never_fetched_is_said_offline(tool: Tool, line: str):
         "npm error `npm ci` can only install packages when your package.json and package-lock.json are in sync",
         ' ERR_PNPM_OUTDATED_LOCKFILE  Cannot install with "frozen-lockfile" because pnpm-lock.yaml is not up to date',
         "npm error command sh -c node install.js",
+        " WARN  GET https://own.example/ms error (ECONNRESET). Will retry in 10 seconds. 2 retries left.",
     ],
 )
 @pytest.mark.parametrize("offline", [False, True])
