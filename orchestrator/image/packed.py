@@ -106,6 +106,8 @@ def packed_image(source: Source, compression: Compression, dock: Dock) -> Iterat
 
 
 def _config(source: Source, engine: Engine) -> bytes:
+    if not engine.image_exists(source.image_id):
+        raise ImageError(f"{source.reference} is not on this machine any more", hint="run: orchestrator deploy")
     config = read_config(engine.storage_reference(source.reference), environment=engine.environment)
     if hashlib.sha256(config).hexdigest() != source.image_id:
         raise ImageError(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator import process
-from orchestrator.errors import DiskError, Interrupted, UsageError
+from orchestrator.errors import DiskError, ImageError, Interrupted, UsageError
 from orchestrator.image.attestations import Attestations
 from orchestrator.image.export import Export, check_directory, export_images
 from orchestrator.image.packed import Dock, Source
@@ -152,6 +152,14 @@ def test_a_killed_export_is_completed_by_the_next(shop: Shop):
         shop.export((image, ""), out=shop.base / "new", cancel=stopped)
     shop.export((image, ""), out=shop.base / "new")
     assert files_of(shop.base / "new") == whole
+
+
+def test_an_image_that_is_gone_is_said(shop: Shop):
+    image = shop.store()
+    shop.engine.remove_image(image.image_id)
+    with pytest.raises(ImageError, match=f"{image.reference} is not on this machine any more") as caught:
+        shop.export((image, ""))
+    assert caught.value.hint == "run: orchestrator deploy"
 
 
 def test_what_is_not_ours_is_refused_and_stays(shop: Shop):

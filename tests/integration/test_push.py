@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import process
-from orchestrator.errors import RegistryError
+from orchestrator.errors import ImageError, RegistryError
 from orchestrator.events import Event, Note
 from orchestrator.image import packed as packed_module
 from orchestrator.image import push as push_module
@@ -208,9 +208,9 @@ def test_a_private_authority_and_a_login_in_an_engines_auth_file(machine: Machin
 def test_an_image_that_is_gone_is_named(machine: Machine):
     image = machine.store("a")
     machine.engine.remove_image(image.reference)
-    with pytest.raises(Exception, match="could not read") as caught:
+    with pytest.raises(ImageError, match=f"{image.reference} is not on this machine any more") as caught:
         machine.push(image)
-    assert image.reference in str(caught.value)
+    assert caught.value.hint == "run: orchestrator deploy"
 
 
 def referrers(proxy: Proxy, machine: Machine, pushed: Pushed) -> dict[str, bytes]:
