@@ -153,6 +153,7 @@ def load_until(browser: Any, load: Callable[[], None], shown: Callable[[Any], An
     """What `shown` gives once it gives something after `load`.
 
     When containers of other tests come and go, Chromium drops its requests ("network changed"): then again.
+    Of a page's parts its console tells, of the page itself only the page of the browser's own that stands there then.
     """
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.support.ui import WebDriverWait
@@ -162,9 +163,14 @@ def load_until(browser: Any, load: Callable[[], None], shown: Callable[[Any], An
         try:
             return WebDriverWait(browser, 20).until(shown)
         except TimeoutException:
-            complaints = browser.get_log("browser")
-            assert any(NETWORK_CHANGED in entry["message"] for entry in complaints), complaints
+            seen = f"{browser.get_log('browser')}\n{page_text(browser)}"
+            assert NETWORK_CHANGED in seen, seen
     raise AssertionError("the machine's networks do not come to rest")
+
+
+def page_text(browser: Any) -> str:
+    """What stands on the page, as a reader sees it."""
+    return str(browser.execute_script("return document.body.innerText"))
 
 
 def complaints_of(browser: Any) -> list[Any]:
