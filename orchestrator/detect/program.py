@@ -6,7 +6,7 @@ from typing import Literal
 
 from orchestrator.detect.evidence import Evidence
 
-Language = Literal["rust", "go"]
+Language = Literal["rust", "go", "python"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class Program:
     """The program a backend runs.
 
     `directory`, where it is built, and `lock_file` are relative to the monorepo. `package` is what the build tool
-    calls its source: a crate's name, or a Go package's path in its module ("./cmd/api").
+    calls its source: a crate's name, a Go package's path in its module ("./cmd/api"), or the name under which a Python
+    project is installed, "" where its files are run as they are. `binary` is the program, of Python what is served
+    ("main:app"); `start` are then the interpreter's arguments.
     """
 
     language: Language
@@ -32,3 +34,4 @@ class Program:
     package: str
     binary: str
     evidence: tuple[Evidence, ...]
+    start: tuple[str, ...] = ()
