@@ -35,6 +35,18 @@ CARGO_TARGET_PROBE = (
 """Prints where the dev shell has the standard library, a C compiler and a libc for the target `$1`."""
 
 
+PYTHON_PROBE = (
+    "import os, platform; print('interpreter', platform.python_version(), os.path.realpath('/proc/self/exe'))"
+)
+"""Prints the version of the dev shell's Python and the very program it is, behind wrappers and virtual environments."""
+
+ARRANGE_PYTHON = "nix/python/arrange.py"
+"""The orchestrator's own script that makes the tree of a Python backend's image."""
+
+_UV_SYNC = ("uv", "sync", "--no-dev", "--no-editable")
+_UV_REQUIREMENTS = 'uv venv --quiet --allow-existing "$VIRTUAL_ENV" && uv pip sync "$1"'
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One program run inside the build workspace, in the dev shell.
@@ -68,6 +80,16 @@ class GoOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class PythonOutput:
+    """The artifact is what is /app in the image: a virtual environment with the monorepo's own code in src/.
+
+    `package` is the name the project is installed under, "" where its files are run as they are.
+    """
+
+    package: str
+
+
+@dataclass(frozen=True, slots=True)
 class TreeOutput:
     """The artifact is a directory, relative to the monorepo's root."""
 
@@ -76,8 +98,9 @@ class TreeOutput:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """How one service is built. `framework` is "vite", "rust" or "go"; `lock_file` is relative to the monorepo.
+    """How one service is built. `framework` is "vite", "rust", "go" or "python".
 
+    `lock_file` is relative to the monorepo.
     `platform` is what it is built for, "" where that is this machine or makes no difference; `service` is then the
     name of the service alone, else with its architecture ("backend-arm64").
     """
@@ -88,7 +111,7 @@ class BuildPlan:
     directory: PurePosixPath
     lock_file: PurePosixPath
     steps: tuple[Step, ...]
-    output: CargoOutput | GoOutput | TreeOutput
+    output: CargoOutput | GoOutput | PythonOutput | TreeOutput
     platform: str = ""
 
 
@@ -127,7 +150,8 @@ class BackendPlan:
 
     `ready_path`, else `health_path`, is asked until it answers 2xx; without either, "/" must answer below 500.
     `health_path` tells afterwards whether it is alive. `api_path` is asked once through nginx before success is
-    printed; None asks the former through nginx.
+    printed; None asks the former through nginx. `command` is an interpreter of the image and its arguments, run in
+    /app/src; empty for a program of its own.
     """
 
     service: str
@@ -137,6 +161,7 @@ class BackendPlan:
     environment: tuple[tuple[str, str], ...] = ()
     ready_path: str | None = None
     replicas: int = 1
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,12 +276,15 @@ def api_base(settings: Settings, variable: ApiVariable) -> str:
 
 
 def _plan_backend(settings: Settings, backend: Backend, platform: str) -> BuildPlan:
-    output: CargoOutput | GoOutput
+    output: CargoOutput | GoOutput | PythonOutput
     match backend.framework:
         case "rust":
             steps, output = _cargo_steps(backend, platform), CargoOutput(backend.package, backend.binary)
         case "go":
             steps, output = _go_steps(backend), GoOutput(backend.package, backend.binary)
+        case "python":
+            _check_python(settings, backend, platform)
+            steps, output = _python_steps(backend), PythonOutput(backend.package)
         case _:
             assert_never(backend.framework)
     if settings.backend_build:
@@ -307,6 +335,38 @@ def _go_steps(backend: Backend) -> tuple[Step, ...]:
     )
 
 
+def _check_python(settings: Settings, backend: Backend, platform: str) -> None:
+    if platform:
+        raise UsageError(
+            f"{backend.directory} cannot be built for {platform} here: packages of Python are installed for this"
+            " machine's own platform only",
+            hint=f"build on a machine of that platform, or without: --platform {platform}",
+        )
+    if settings.backend_build:
+        raise UsageError(
+            f"--backend-build does not go with a Python backend ({backend.directory}): what is installed says its lock"
+            " file",
+            hint="let the project's build system do it: [build-system] in pyproject.toml",
+        )
+
+
+def _python_steps(backend: Backend) -> tuple[Step, ...]:
+    """uv installs what the lock file says, then once more without the network what the monorepo has itself."""
+    directory, lock_file = backend.directory, backend.lock_file
+    fetch: tuple[str, ...]
+    build: tuple[str, ...]
+    if lock_file.name == "uv.lock":
+        fetch, build = (*_UV_SYNC, "--locked"), (*_UV_SYNC, "--frozen", "--offline")
+    else:
+        fetch, build = ("bash", "-c", _UV_REQUIREMENTS, "fetch", lock_file.name), ("uv", "pip", "check")
+    return (
+        Step("inspect", ("python3", "-c", PYTHON_PROBE), directory, network=False),
+        Step("fetch", fetch, directory, network=True),
+        Step("build", build, directory, network=False),
+        Step("build", ("python3", ARRANGE_PYTHON), directory, network=False),
+    )
+
+
 def _plan_web(settings: Settings, project: Project) -> WebPlan:
     backend, options = project.backend, _web_options(settings)
     if backend is None:
@@ -343,6 +403,7 @@ def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
         api_path=backend.api_path,
         ready_path=_ready_path(settings, backend),
         replicas=replicas,
+        command=("/app/bin/python", "-u", *backend.start) if backend.framework == "python" else (),
     )
 
 

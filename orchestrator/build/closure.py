@@ -133,13 +133,13 @@ def _backwards(came_from: Mapping[Path, Path | None], member: Path) -> Iterator[
 
 
 def scan_references(path: Path, *, store: Path = STORE) -> frozenset[str]:
-    """Every store path named in a file, or in the files of a tree, as `<store>/<32 characters>-<name>`.
+    """Every store path named in a file, or in the files and links of a tree, as `<store>/<32 characters>-<name>`.
 
     Memory use does not depend on the size of the files. A name may run on into the text after it: strings in a
     Rust binary are not terminated.
     """
     pattern = re.compile(re.escape(os.fsencode(store)) + rb"/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,211}")
-    found: set[bytes] = set()
+    found = {name for target in _link_targets(path) for name in pattern.findall(target)}
     for file in _regular_files(path):
         with file.open("rb") as source:
             found |= _matches(source, pattern)
@@ -157,6 +157,12 @@ def _regular_files(path: Path) -> Iterator[Path]:
                 yield file
 
 
+def _link_targets(path: Path) -> Iterator[bytes]:
+    for directory, subdirectories, names in os.walk(path):
+        links = (Path(directory, name) for name in (*subdirectories, *names))
+        yield from (os.fsencode(link.readlink()) for link in links if link.is_symlink())
+
+
 def _matches(source: BinaryIO, pattern: re.Pattern[bytes]) -> set[bytes]:
     found: set[bytes] = set()
     kept = b""
@@ -172,10 +178,18 @@ def _matches(source: BinaryIO, pattern: re.Pattern[bytes]) -> set[bytes]:
     return found | set(pattern.findall(kept))
 
 
-def runtime_closure(product: str, paths: Iterable[Path], closure: ClosureQuery, *, store: Path = STORE) -> Closure:
+def runtime_closure(
+    product: str,
+    paths: Iterable[Path],
+    closure: ClosureQuery,
+    *,
+    store: Path = STORE,
+    without: re.Pattern[str] | None = None,
+) -> Closure:
     """The closure of `product`, made of `paths`: store paths stand for themselves, other files for what they name.
 
-    A path that is named but no longer in the store is left out; `check_elf` finds it if it is needed to start.
+    A path that is named but no longer in the store is left out, and so is one whose name (without the hash) matches
+    `without`, with all that only it refers to; `check_elf` finds what is needed to start.
     """
     roots: set[Path] = set()
     for path in paths:
@@ -185,7 +199,24 @@ def runtime_closure(product: str, paths: Iterable[Path], closure: ClosureQuery, 
             roots |= _existing(scan_references(path, store=store), store)
     ordered = tuple(sorted(roots))
     members = closure(ordered) if ordered else ()
-    return Closure(product, ordered, {member.path: tuple(member.references) for member in members}, store)
+    references = {member.path: tuple(member.references) for member in members}
+    if without is not None:
+        references = _reachable(ordered, references, without)
+    return Closure(product, ordered, references, store)
+
+
+def _reachable(
+    roots: Iterable[Path], references: Mapping[Path, tuple[Path, ...]], without: re.Pattern[str]
+) -> dict[Path, tuple[Path, ...]]:
+    """The part of the references that is reached from the roots past what `without` matches."""
+    reached: dict[Path, tuple[Path, ...]] = {}
+    waiting = list(roots)
+    while waiting:
+        member = waiting.pop()
+        if member in references and member not in reached:
+            reached[member] = tuple(to for to in references[member] if not without.fullmatch(to.name.partition("-")[2]))
+            waiting += reached[member]
+    return reached
 
 
 def _existing(references: Iterable[str], store: Path) -> set[Path]:

@@ -8,11 +8,12 @@ from orchestrator.build.go_toolchain import go_version
 from orchestrator.build.golang import Go
 from orchestrator.build.inventory import Component, cargo_tree_argv, go_library, parse_cargo_tree
 from orchestrator.build.node_modules import installed_packages
+from orchestrator.build.python import Python
 from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, run_command
 from orchestrator.errors import BuildError, ToolchainError
 from orchestrator.events import Note
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, PythonOutput, Step, TreeOutput
 from orchestrator.tools.platforms import PLATFORMS
 
 
@@ -29,6 +30,8 @@ def find_components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosy
             case GoOutput():
                 library = go_library(go_version(said_by_go(site, bench)))
                 return ecosystem.linked(library) if isinstance(ecosystem, Go) else None
+            case PythonOutput():
+                return tuple(ecosystem.components) if isinstance(ecosystem, Python) else None
             case TreeOutput():
                 sources = bench.workspace.path / "src"
                 return installed_packages(sources / build.directory, sources)

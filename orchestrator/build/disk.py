@@ -1,5 +1,6 @@
 """Refuse before the build when the disk cannot hold it: a build that fails after ten minutes helps nobody."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ npm packages 92 MB, caches included."""
 
 _GO_BYTES = (120 * MB, 2 * MB)
 """The same for each line of go.sum. Measured: 89 MB for what net/http needs of the standard library."""
+
+_PYTHON_BYTES = (40 * MB, 4 * MB)
+_PYTHON_PACKAGE = re.compile(r"^\[\[package\]\]|^[A-Za-z0-9][\w.-]* *==", re.MULTILINE)
+"""The same for each locked package. Measured: 15 packages of FastAPI with uvicorn 51 MB, the cache included."""
 
 _TOOLCHAIN_BYTES = 300 * MB
 _IMAGE_BYTES = 60 * MB
@@ -125,6 +130,9 @@ def _estimate(build: BuildPlan, lock: Path) -> int:
     if build.framework == "go":
         base, each = _GO_BYTES
         return base + each * text.count("/go.mod h1:")
+    if build.framework == "python":
+        base, each = _PYTHON_BYTES
+        return base + each * len(_PYTHON_PACKAGE.findall(text))
     base, each = _NODE_BYTES
     return base + each * text.count('"node_modules/')
 

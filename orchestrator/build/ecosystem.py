@@ -9,12 +9,13 @@ from orchestrator.build.cargo import Cargo
 from orchestrator.build.environment import step_environment
 from orchestrator.build.golang import Go
 from orchestrator.build.node import Node
+from orchestrator.build.python import Python
 from orchestrator.build.rust_tools import NO_RUST, RustTools
 from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, Command
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, PythonOutput, Step, TreeOutput
 
 
 class Ecosystem(Protocol):
@@ -47,6 +48,8 @@ def choose_ecosystem(site: Site, build: BuildPlan, tools: RustTools = NO_RUST) -
             return Cargo(build, site.snapshot, site.user_config, tools)
         case GoOutput():
             return Go(build, site.snapshot)
+        case PythonOutput():
+            return Python(build, site.snapshot)
         case TreeOutput():
             return Node(build, site.snapshot)
         case _:

@@ -1,4 +1,4 @@
-"""What tools say when they cannot fetch, and what that means in a user's words: tables for cargo, Go, npm and pnpm."""
+"""What tools say when they cannot fetch, and what that means: tables for cargo, Go, npm, pnpm and uv."""
 
 import re
 from dataclasses import dataclass
@@ -191,5 +191,41 @@ NODE = (
     ),
 )
 
-OFFLINE = re.compile(r"disabled by GOPROXY=off|ENOTCACHED|ERR_PNPM_NO_OFFLINE")
-"""What Go, npm and pnpm say of what was never fetched; with cargo, whatever fails without the network is that."""
+UV = (
+    _cause(
+        r"Hash mismatch for `(?P<what>[^`]+)`",
+        "{what} is not what the lock file says it is: its checksum differs",
+        "find out whether the lock file or the index is wrong: do not build it",
+    ),
+    _cause(
+        rf"\((?P<where>https?://[^)\s]+)\).*\(?(?P<code>{_REFUSALS}) (?:Unauthorized|Forbidden|Proxy)"
+        rf"|HTTP status client error \((?P<status>{_REFUSALS}) [^)]*\) for url \((?P<there>[^)\s]+)\)",
+        "{where}{there} refused access (HTTP {code}{status})",
+        "the login comes from UV_INDEX_NAME_USERNAME and UV_INDEX_NAME_PASSWORD, or stands in UV_DEFAULT_INDEX",
+    ),
+    _cause(
+        r"HTTP status client error \(404 [^)]*\) for url \((?P<where>[^)\s]+)\)",
+        "{where} is not there (HTTP 404)",
+        _NOT_THERE,
+    ),
+    _cause(
+        r"HTTP status \w+ error \((?P<code>\d{3}) [^)]*\) for url \((?P<where>[^)\s]+)\)",
+        "{where} answered with HTTP {code}",
+        _IN_ORDER,
+    ),
+    _cause(
+        r"Because (?P<what>\S+) was not found in the package registry|there is no version of (?P<wish>\S+) and",
+        "no index it may come from has {what}{wish}",
+        _NOT_THERE,
+    ),
+    _cause(
+        r"error sending request for url \((?P<where>[^)\s]+)\)",
+        "{where} cannot be reached",
+        _UNREACHABLE,
+    ),
+)
+
+OFFLINE = re.compile(
+    r"disabled by GOPROXY=off|ENOTCACHED|ERR_PNPM_NO_OFFLINE|network (?:was|connectivity is) disabled", re.I
+)
+"""What Go, npm, pnpm and uv say of what was never fetched; with cargo, whatever fails without the network is that."""

@@ -4,12 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from orchestrator.build.fetch_causes import CARGO, GO, NODE, OFFLINE, Cause
+from orchestrator.build.fetch_causes import CARGO, GO, NODE, OFFLINE, UV, Cause
 from orchestrator.errors import FetchError, OrchestratorError, ToolchainError
 
-Tool = Literal["cargo", "go", "node"]
+Tool = Literal["cargo", "go", "node", "uv"]
 
-_CAUSES: Mapping[Tool, tuple[Cause, ...]] = {"cargo": CARGO, "go": GO, "node": NODE}
+_CAUSES: Mapping[Tool, tuple[Cause, ...]] = {"cargo": CARGO, "go": GO, "node": NODE, "uv": UV}
 _ADDRESS = re.compile(r"(?:unable to update|failed to download from|Updating git repository) `?(\S+://[^`#\s]+)")
 _USER = re.compile(r"//[^/@]*@")
 _ONLINE = "run once without --offline"

@@ -17,7 +17,7 @@ class Component:
     `source` is "" for the ecosystem's own registry, "local" for the monorepo's own code, else an address.
     """
 
-    ecosystem: Literal["cargo", "golang", "npm"]
+    ecosystem: Literal["cargo", "golang", "npm", "pypi"]
     name: str
     version: str
     licence: str

@@ -23,10 +23,11 @@ class _Object:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """All ELF files of a tree, and the tree."""
+    """All ELF files of a tree, the tree, and the directories of LD_LIBRARY_PATH."""
 
     tree: Tree
     elves: Mapping[str, Elf]
+    environment: tuple[str, ...]
 
     def find(self, path: str, machine: tuple[int, int, int]) -> Elf | None:
         """The library at `path` when it is one for `machine`."""
@@ -35,12 +36,16 @@ class _Objects:
         return elf if elf and elf.machine == machine else None
 
 
-def check_elf(tree: Tree) -> None:
+def check_elf(tree: Tree, *, environment: tuple[str, ...] = ()) -> None:
     """Every dynamic executable and library of the tree finds its interpreter and libraries inside the tree.
+
+    `environment` are the directories of LD_LIBRARY_PATH.
 
     Raises `ImageError` naming the file and the library, and `ElfError` for a damaged file.
     """
-    objects = _Objects(tree, {path: elf for path, source in tree.files.items() if (elf := read_elf(source))})
+    objects = _Objects(
+        tree, {path: elf for path, source in tree.files.items() if (elf := read_elf(source))}, environment
+    )
     loaded: dict[str, str] = {}
     for path, elf in sorted(objects.elves.items()):
         if _is_program(elf):
@@ -83,7 +88,7 @@ def _load(objects: _Objects, first: _Object, *, defaults: tuple[str, ...], loade
                 raise ImageError(
                     f"{item.path} needs {name}, which is not in the image",
                     hint=_HINT,
-                    details=[f"searched {directory}" for directory in _search_path(item, defaults)],
+                    details=[f"searched {directory}" for directory in _search_path(objects, item, defaults)],
                 )
             loaded[name] = found.path
             if found.elf.soname:
@@ -93,23 +98,26 @@ def _load(objects: _Objects, first: _Object, *, defaults: tuple[str, ...], loade
 
 
 def _find_library(objects: _Objects, item: _Object, name: str, defaults: tuple[str, ...]) -> _Object | None:
-    candidates = [name] if "/" in name else [f"{directory}/{name}" for directory in _search_path(item, defaults)]
+    candidates = (
+        [name] if "/" in name else [f"{directory}/{name}" for directory in _search_path(objects, item, defaults)]
+    )
     for candidate in candidates:
         if elf := objects.find(candidate, item.elf.machine):
             return _Object(candidate, elf, loader=item)
     return None
 
 
-def _search_path(item: _Object, defaults: tuple[str, ...]) -> Iterator[str]:
-    """ld.so(8): RUNPATH of the object itself, or else the RPATH of it and of all that loaded it; then defaults."""
-    if item.elf.runpath:
-        yield from _expanded(item, item.elf.runpath)
-    else:
+def _search_path(objects: _Objects, item: _Object, defaults: tuple[str, ...]) -> Iterator[str]:
+    """ld.so(8): without a RUNPATH the RPATH of the object and of all that loaded it; LD_LIBRARY_PATH; the RUNPATH;
+    defaults."""
+    if not item.elf.runpath:
         ancestor: _Object | None = item
         while ancestor is not None:
             if not ancestor.elf.runpath:
                 yield from _expanded(ancestor, ancestor.elf.rpath)
             ancestor = ancestor.loader
+    yield from objects.environment
+    yield from _expanded(item, item.elf.runpath)
     yield from defaults
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.build import cargo, golang, node
+from orchestrator.build import cargo, golang, node, python
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.errors import ProjectError
 from orchestrator.events import Emit, Note
@@ -49,7 +49,8 @@ def write_locks(snapshot: Snapshot, builds: tuple[BuildPlan, ...], write: WriteL
 
 def write_command(build: BuildPlan) -> tuple[str, ...]:
     """What writes the lock file of this build, run in the lock file's directory."""
-    return {"rust": cargo.WRITE_LOCK, "go": golang.WRITE_LOCK}.get(build.framework) or node.write_lock(build.lock_file)
+    commands = {"rust": cargo.WRITE_LOCK, "go": golang.WRITE_LOCK, "python": python.WRITE_LOCK}
+    return commands.get(build.framework) or node.write_lock(build.lock_file)
 
 
 def _missing(snapshot: Snapshot, build: BuildPlan) -> ProjectError:

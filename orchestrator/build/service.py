@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +20,16 @@ from orchestrator.build.fetch import Fetch
 from orchestrator.build.fetch_failure import Tool
 from orchestrator.build.golang import Go
 from orchestrator.build.inventory import Component
+from orchestrator.build.native_libraries import link_libraries
+from orchestrator.build.python import Python
 from orchestrator.build.site import Site, log_path, make_bench, phase, service_workspace
 from orchestrator.build.steps import Bench, run_command
+from orchestrator.build.toolchain import runtime_libraries
 from orchestrator.build.workspace import Workspace, sync_sources
 from orchestrator.errors import BuildError
 from orchestrator.events import Note, PhaseFinished
 from orchestrator.files import tree_size
-from orchestrator.plan import BuildPlan, Kind, Step, TreeOutput
+from orchestrator.plan import BuildPlan, Kind, PythonOutput, Step, TreeOutput
 
 Cache = Literal["hit", "partial", "miss"]
 
@@ -69,6 +73,8 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
             product = _product(bench, build, ecosystem)
+            if isinstance(build.output, PythonOutput):
+                link_libraries(product, partial(runtime_libraries, site.toolchain, cancel=site.cancel))
             components = find_components(site, build, bench, ecosystem)
             saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, product, components=components)
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
@@ -179,6 +185,8 @@ def _tool(ecosystem: Ecosystem) -> Tool:
             return "cargo"
         case Go():
             return "go"
+        case Python():
+            return "uv"
         case _:
             return "node"
 
@@ -210,7 +218,7 @@ def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:
 
 def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
     product = ecosystem.product(bench.workspace)
-    wanted = Path.is_dir if isinstance(build.output, TreeOutput) else Path.is_file
+    wanted = Path.is_dir if isinstance(build.output, TreeOutput | PythonOutput) else Path.is_file
     if not wanted(product):
         raise BuildError(
             f"{build.service}: the build succeeded but did not give {bench.workspace.named(product)}",

@@ -141,6 +141,18 @@ def init_program(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:
     return nix.build(toolchain.nix, expression, is_expression=True, out_link=link, cancel=cancel)
 
 
+def runtime_libraries(toolchain: Toolchain, package: str, *, cancel: Cancel | None = None) -> Path:
+    """The store path of a package's libraries ("zlib", "stdenv.cc.cc.lib"), from the toolchain's own package set.
+
+    Raises `ToolchainError` when it has none.
+    """
+    link = toolchain.home / f"libraries-{package}"
+    for made in (link, link.with_name(f"{link.name}-lib")):  # Nix adds the name of an output that is not "out"
+        if made.exists():
+            return made.resolve()
+    return nix.build(toolchain.nix, f"{toolchain.nixpkgs}#{package}", out_link=link, cancel=cancel)
+
+
 def nix_argv(arguments: tuple[str, ...], *, cache_dir: Path) -> tuple[list[str], dict[str, str]]:
     """The argv and environment of `nix ARGUMENTS` as the orchestrator calls it.
 

@@ -93,9 +93,16 @@ def _unwanted_paths(closure: Closure) -> Mapping[str, str]:
 def _unwanted_programs(plan: ImagePlan, closure: Closure) -> Mapping[str, str]:
     """Name of each unwanted program → where it is and what pulls it in."""
     executable = [entry.path for entry in plan.entries if isinstance(entry, File) and entry.mode & 0o111]
-    links = [entry.path for entry in plan.entries if isinstance(entry, Link)]
-    found = find_programs((f"/{path}" for path in (*executable, *links)), closure)
+    links = {entry.path: entry.target for entry in plan.entries if isinstance(entry, Link)}
+    interpreters = {_stem(target) for path, target in links.items() if path.startswith("app/bin/")}
+    paths = [f"/{path}" for path in (*executable, *links)]
+    found = find_programs([path for path in paths if _stem(links.get(path[1:], path)) not in interpreters], closure)
     return {path.rpartition("/")[2]: f"{path}: {_chain(closure, member)}" for path, member in found}
+
+
+def _stem(path: str) -> str:
+    """A program's path without a version at its end: python, python3 and python3.11 are one."""
+    return path.rstrip("0123456789.-")
 
 
 def _chain(closure: Closure, member: Path | None) -> str:

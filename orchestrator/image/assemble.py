@@ -1,7 +1,8 @@
 """Build results become images: decide the layers, check what is in them, store them."""
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
     STORE_LAYERS,
+    Program,
     SingleParts,
     StoreShare,
     plan_backend_image,
@@ -38,19 +40,21 @@ from orchestrator.image.services import (
 )
 from orchestrator.image.single import SINGLE
 from orchestrator.image.storage import Image, Workshop, store_layers
-from orchestrator.plan import PUBLIC_PORT, Plan, build_name
+from orchestrator.plan import PUBLIC_PORT, BackendPlan, Plan, build_name
 from orchestrator.process import Cancel
 from orchestrator.settings import Assembler, Settings
 from orchestrator.tools.nix import closure as query_closure
 from orchestrator.tools.nix import open_nix
 from orchestrator.tools.podman import Engine
 
+_SHELLS = re.compile(r"bash(-interactive|-minimal)?-[0-9].*")
+
 __all__ = ["Image", "Products", "assemble_images", "plan_images"]
 
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """What the builds left on this machine: nginx's store path, the site's directory, the backend's executable.
+    """What the builds left on this machine: nginx's store path, the site's directory, the backend.
 
     `init` is the store path of the first process of an image for one container. All are for one `platform`, "" being
     this machine's. Without a web server there is no image of one.
@@ -58,7 +62,7 @@ class Products:
 
     web_server: Path | None
     site: Path | None
-    program: Path | None
+    program: Program | None
     init: Path | None = None
     platform: str = ""
 
@@ -132,10 +136,14 @@ def find_products(plan: Plan, results: BuildResults, platform: str | None = None
     return Products(
         web_server=results.foreign_web_servers.get(platform) if platform else results.web_server,
         site=artifacts[plan.web.static] if plan.web.static else None,
-        program=artifacts[build_name(plan.backend.service, platform)] if plan.backend else None,
+        program=_find_program(plan.backend, artifacts, platform) if plan.backend else None,
         init=results.init,
         platform=platform,
     )
+
+
+def _find_program(backend: BackendPlan, artifacts: Mapping[str, Path], platform: str) -> Program:
+    return Program(artifacts[build_name(backend.service, platform)], backend.command)
 
 
 def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery) -> list[tuple[ImagePlan, Closure]]:
@@ -152,7 +160,10 @@ def plan_images(
         return _plan_single_images(plan, products, closure, store=store)
     server = _store_path(products.web_server, store) if products.web_server else None
     web = runtime_closure("web", [server] if server else [], closure, store=store)
-    backend = runtime_closure("backend", [products.program], closure, store=store) if products.program else None
+    backend = None
+    if products.program:
+        without = _shells_of(products.program)
+        backend = runtime_closure("backend", [products.program.path], closure, store=store, without=without)
     web_share, backend_share = share_store_paths(web, backend)
     images: list[tuple[ImagePlan, Closure]] = []
     if server is not None:
@@ -177,9 +188,10 @@ def _plan_single_images(
     """The one image of everything, and the gate of this machine, which shares nginx with it."""
     assert products.init is not None and products.web_server is not None
     server, init = _store_path(products.web_server, store), _store_path(products.init, store)
-    made = [products.program] if products.program else []
+    made = [products.program.path] if products.program else []
     nginx = runtime_closure("gate", [server], closure, store=store)
-    whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store)
+    without = _shells_of(products.program)
+    whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store, without=without)
     gate_share, share = share_store_paths(nginx, whole)
     html = _html_files(products.site)
     parts = SingleParts(
@@ -194,6 +206,11 @@ def _plan_single_images(
     )
     single = plan_single_image(plan.app, parts, share)
     return (single, whole), (plan_gate_image(plan.app, server, gate_share), nginx)
+
+
+def _shells_of(program: Program | None) -> re.Pattern[str] | None:
+    """nixpkgs' interpreters name a shell that only scripts beside them would run; an image has no /bin/sh anyway."""
+    return _SHELLS if program is not None and program.command else None
 
 
 def _store_path(path: Path, store: Path) -> Path:

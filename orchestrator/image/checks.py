@@ -18,7 +18,9 @@ def check_image(plan: ImagePlan) -> None:
     check_platform(plan)
     links = {f"/{entry.path}": entry.target for entry in plan.entries if isinstance(entry, Link)}
     files = {f"/{entry.path}": entry.source for entry in plan.entries if isinstance(entry, File)}
-    check_elf(Tree({path: source for path, source in files.items() if isinstance(source, Path)}, links))
+    searched = dict(plan.config.environment).get("LD_LIBRARY_PATH", "")
+    tree = Tree({path: source for path, source in files.items() if isinstance(source, Path)}, links)
+    check_elf(tree, environment=tuple(filter(None, searched.split(":"))))
 
 
 def check_platform(plan: ImagePlan) -> None:

@@ -24,6 +24,7 @@ _HASHED_NAME = re.compile(r"[-.](?=[A-Za-z_-]*[0-9A-Z])[A-Za-z0-9_-]{8,}(\.[a-z0
 _DEVELOPMENT = re.compile(
     r"(include|nix-support|lib/(pkgconfig|cmake|debug)|share/(man|doc|info|gtk-doc|aclocal|locale|i18n|pkgconfig))(/|$)"
     r"|lib/.*\.l?a$"
+    r"|lib/python3\.\d+/((test|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data|config-[^/]*)(/|$)|.*\.opt-[12]\.pyc$)"
 )
 
 _Read = Callable[[str, Path, os.stat_result], Entry | None]
@@ -77,6 +78,23 @@ def read_program(path: Path, image_path: str) -> File:
     if not status.st_mode & 0o111:
         raise ImageError(f"{path} is not executable", hint="the build should have produced a program")
     return File(entry.path, path, mode=0o755)
+
+
+def read_application(
+    tree: Path, image_root: str, *, store: Path = STORE
+) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """A tree with an interpreter, below `image_root`, as (what it depends on, the monorepo's own code in src/).
+
+    Raises `ImageError` for what cannot be in an image, such as a link that leads out of it.
+    """
+    own = f"{image_root}/src"
+
+    def read(below: str, host: Path, status: os.stat_result) -> Entry | None:
+        return _application_entry(f"{image_root}/{below}", host, status, tree, store) if below else None
+
+    entries = _walk(tree, read)
+    ours = tuple(entry for entry in entries if entry.path == own or entry.path.startswith(f"{own}/"))
+    return tuple(entry for entry in entries if entry not in set(ours)), ours
 
 
 def is_hashed(path: str) -> bool:
@@ -147,6 +165,19 @@ def _site_entry(path: str, host: Path, status: os.stat_result, tree: Path) -> En
             raise ImageError(f"{host} is a link to {target}, which does not exist", hint=hint)
         return Link(path, target)
     return _regular(path, host, status, twin=_wants_twin(host, status))
+
+
+def _application_entry(path: str, host: Path, status: os.stat_result, tree: Path, store: Path) -> Entry:
+    if stat.S_ISDIR(status.st_mode):
+        return Directory(path)
+    if stat.S_ISLNK(status.st_mode):
+        target = str(host.readlink())
+        place = Path(normpath(host.parent / target))
+        if not place.is_relative_to(store) and (target.startswith("/") or not place.is_relative_to(tree)):
+            raise _leaves(host, target, hint="replace the link with a copy of what it leads to")
+        return Link(path, target)
+    entry = _regular(path, host, status)
+    return File(entry.path, host, mode=0o755 if status.st_mode & 0o111 else 0o644)
 
 
 def _wants_twin(host: Path, status: os.stat_result) -> bool:

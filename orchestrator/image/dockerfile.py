@@ -41,6 +41,7 @@ def render_dockerfile(plan: ImagePlan) -> str:
         stop_signal=config.stop_signal,
         entrypoint=list(config.entrypoint),
         command=list(config.command),
+        directory=config.directory,
         directories=[name for name, _ in layer_directories(plan)],
     )
 

@@ -58,7 +58,7 @@ class LayerPlan:
 class ImageConfig:
     """How a container of the image starts. `ports` are documentation; `environment` holds no secret, ever.
 
-    `command` follows the entry point unless a container is given another one.
+    `command` follows the entry point unless a container is given another one. `directory` is where it starts.
     """
 
     entrypoint: tuple[str, ...]
@@ -68,6 +68,7 @@ class ImageConfig:
     environment: tuple[tuple[str, str], ...] = ()
     ports: tuple[int, ...] = ()
     stop_signal: str = "SIGTERM"
+    directory: str = "/"
 
 
 @dataclass(frozen=True, slots=True)

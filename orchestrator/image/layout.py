@@ -122,7 +122,7 @@ def _config_section(plan: ImagePlan) -> dict[str, Any]:
         "Labels": dict(config.labels),
         "StopSignal": config.stop_signal,
         "User": config.user,
-        "WorkingDir": "/",
+        "WorkingDir": config.directory,
     }
     if config.command:
         section["Cmd"] = list(config.command)

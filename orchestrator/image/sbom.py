@@ -150,7 +150,7 @@ def debian_url(package: DebianPackage) -> str:
 
 
 def build_url(component: Component) -> str | None:
-    """The package URL of a crate, a Go module, an npm package; None for the monorepo's own, which no database knows."""
+    """The package URL of other people's package; None for the monorepo's own, which no database knows."""
     if component.source == "local":
         return None
     source = f"?vcs_url={_quoted(without_login(component.source))}" if component.source else ""
@@ -161,6 +161,8 @@ def build_url(component: Component) -> str | None:
             name = "/".join(_quoted(part) for part in component.name.lower().split("/"))
         case "npm":
             name = "/".join(_quoted(part) for part in component.name.split("/"))
+        case "pypi":
+            name = _quoted(re.sub(r"[-_.]+", "-", component.name).lower())
         case _:
             assert_never(component.ecosystem)
     return f"pkg:{component.ecosystem}/{name}@{_quoted(component.version)}{source}"

@@ -1,12 +1,13 @@
 """The image of each service: which layers it has and how it starts. Layers are ordered by how rarely they change."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.build.closure import STORE, Closure
 from orchestrator.errors import ImageError
-from orchestrator.image.contents import read_program, read_site, read_store_paths
+from orchestrator.image.contents import read_application, read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, Link, arrange_layers
 from orchestrator.image.nginx import (
     COMMAND,
@@ -24,6 +25,7 @@ SERVICE_LABEL = "io.orchestrator.service"
 STORE_LAYERS = ("base", "runtime")
 """The layers of store paths."""
 
+_LIBRARY = re.compile(r"app/lib/[^/]+\.so[^/]*")
 _CERTIFICATES = "etc/ssl/certs/ca-bundle.crt"
 _SKELETON: tuple[Entry, ...] = (
     File("etc/passwd", b"root:x:0:0:root:/:/none\napp:x:10001:10001:app:/:/none\n"),
@@ -83,26 +85,56 @@ def plan_gate_image(app: str, server: Path, share: StoreShare) -> ImagePlan:
     return ImagePlan("gate", layers, _nginx_config(app, "gate", server))
 
 
-def plan_backend_image(app: str, service: str, program: Path, share: StoreShare, *, port: int) -> ImagePlan:
-    """One executable at /app/bin under its own name, and what it needs from the store.
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A backend: one executable, or the tree of an interpreter's application and the `command` that starts it."""
 
-    Raises `ImageError` when `program` is not an executable file.
+    path: Path
+    command: tuple[str, ...] = ()
+
+    @property
+    def entrypoint(self) -> tuple[str, ...]:
+        """What starts it in an image."""
+        return self.command or (f"/app/bin/{self.path.name}",)
+
+    @property
+    def directory(self) -> str:
+        """Where it starts: an interpreter looks for modules there."""
+        return "/app/src" if self.command else "/"
+
+
+def plan_backend_image(app: str, service: str, program: Program, share: StoreShare, *, port: int) -> ImagePlan:
+    """One executable at /app/bin under its own name, or an interpreter's tree at /app, and what it needs of the store.
+
+    Raises `ImageError` when it is not an executable file, or holds what cannot be in an image.
     """
-    path = _program_path(program)
+    application = _application_layers(program, share)
     layers = arrange_layers(
-        {
-            **_store_layers(share),
-            "application": (read_program(program, path),),
-            "files": _certificate_links((*share.base, *share.own)),
-        }
+        {**_store_layers(share), **application, "files": _certificate_links((*share.base, *share.own))}
     )
     config = ImageConfig(
-        entrypoint=(f"/{path}",),
+        entrypoint=program.entrypoint,
         labels=_labels(app, service),
-        environment=(("PATH", "/app/bin"),),
+        environment=_program_environment(application),
         ports=(port,),
+        directory=program.directory,
     )
     return ImagePlan(service, layers, config)
+
+
+def _application_layers(program: Program, share: StoreShare) -> dict[str, Sequence[Entry]]:
+    """What was built: what changes with the lock file below what changes with the sources."""
+    if not program.command:
+        return {"application": (read_program(program.path, f"app/bin/{program.path.name}"),)}
+    packages, own = read_application(program.path, "app", store=share.store)
+    return {"dependencies": packages, "application": own}
+
+
+def _program_environment(application: Mapping[str, Sequence[Entry]]) -> tuple[tuple[str, str], ...]:
+    """PATH, and where other people's extension modules find the libraries they count on (ld.so(8))."""
+    entries = (entry for group in application.values() for entry in group)
+    links = any(isinstance(entry, Link) and _LIBRARY.fullmatch(entry.path) for entry in entries)
+    return (("PATH", "/app/bin"), *((("LD_LIBRARY_PATH", "/app/lib"),) if links else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +149,7 @@ class SingleParts:
     config: str
     socket_config: str
     site: Path | None
-    program: Path | None
+    program: Program | None
     port: int | None
     source_maps: bool = False
 
@@ -132,10 +164,11 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
     hashed, others = (
         read_site(site, _image_path(DOCUMENT_ROOT), source_maps=parts.source_maps) if site is not None else ((), ())
     )
+    application = _application_layers(parts.program, share) if parts.program else {}
     layers = arrange_layers(
         {
             **_store_layers(share),
-            "application": (read_program(parts.program, _program_path(parts.program)),) if parts.program else (),
+            **application,
             "assets": hashed,
             "files": (
                 *others,
@@ -150,8 +183,9 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
         entrypoint=_init_arguments(parts),
         command=(CONFIG_PATH,),
         labels=_labels(app, SINGLE),
-        environment=(("PATH", "/app/bin"),),
+        environment=_program_environment(application),
         ports=(PUBLIC_PORT,),
+        directory=parts.program.directory if parts.program else "/",
     )
     return ImagePlan(SINGLE, layers, config)
 
@@ -161,13 +195,9 @@ def _init_arguments(parts: SingleParts) -> tuple[str, ...]:
     backend: tuple[str, ...] = ()
     if parts.program is not None:
         given = ("inherit", f"PORT={parts.port}", "HOST=127.0.0.1")
-        backend = ("backend", "TERM", str(STOP_SECONDS["backend"]), *given, f"/{_program_path(parts.program)}", "--")
+        backend = ("backend", "TERM", str(STOP_SECONDS["backend"]), *given, *parts.program.entrypoint, "--")
     nginx = (str(find_nginx(parts.server)), "-e", "stderr", "-g", "daemon off;", "-c")
     return (str(parts.init / "bin/init"), *backend, "web", "QUIT", str(STOP_SECONDS["web"]), "empty", *nginx)
-
-
-def _program_path(program: Path) -> str:
-    return f"app/bin/{program.name}"
 
 
 def find_nginx(server: Path) -> Path:
