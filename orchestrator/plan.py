@@ -151,7 +151,7 @@ class BackendPlan:
     `ready_path`, else `health_path`, is asked until it answers 2xx; without either, "/" must answer below 500.
     `health_path` tells afterwards whether it is alive. `api_path` is asked once through nginx before success is
     printed; None asks the former through nginx. `command` is an interpreter of the image and its arguments, run in
-    /app/src; empty for a program of its own.
+    `directory`; empty for a program of its own.
     """
 
     service: str
@@ -162,6 +162,7 @@ class BackendPlan:
     ready_path: str | None = None
     replicas: int = 1
     command: tuple[str, ...] = ()
+    directory: str = "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +404,8 @@ def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
         api_path=backend.api_path,
         ready_path=_ready_path(settings, backend),
         replicas=replicas,
-        command=("/app/bin/python", "-u", *backend.start) if backend.framework == "python" else (),
+        command=("/app/bin/python", "-u", *backend.start) if backend.start else (),
+        directory="/app/src" if backend.start else "/",
     )
 
 

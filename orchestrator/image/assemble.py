@@ -21,6 +21,7 @@ from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError, UsageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
 from orchestrator.image.admission import admit
+from orchestrator.image.application import Application
 from orchestrator.image.builders import build_dockerfile, locked_context
 from orchestrator.image.checks import check_image
 from orchestrator.image.dockerfile import write_context
@@ -29,7 +30,6 @@ from orchestrator.image.layers import ImagePlan
 from orchestrator.image.nginx import render_web_config
 from orchestrator.image.services import (
     STORE_LAYERS,
-    Program,
     SingleParts,
     StoreShare,
     plan_backend_image,
@@ -62,7 +62,7 @@ class Products:
 
     web_server: Path | None
     site: Path | None
-    program: Program | None
+    application: Application | None
     init: Path | None = None
     platform: str = ""
 
@@ -136,14 +136,14 @@ def find_products(plan: Plan, results: BuildResults, platform: str | None = None
     return Products(
         web_server=results.foreign_web_servers.get(platform) if platform else results.web_server,
         site=artifacts[plan.web.static] if plan.web.static else None,
-        program=_find_program(plan.backend, artifacts, platform) if plan.backend else None,
+        application=_find_application(plan.backend, artifacts, platform) if plan.backend else None,
         init=results.init,
         platform=platform,
     )
 
 
-def _find_program(backend: BackendPlan, artifacts: Mapping[str, Path], platform: str) -> Program:
-    return Program(artifacts[build_name(backend.service, platform)], backend.command)
+def _find_application(backend: BackendPlan, artifacts: Mapping[str, Path], platform: str) -> Application:
+    return Application(artifacts[build_name(backend.service, platform)], backend.command, backend.directory)
 
 
 def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery) -> list[tuple[ImagePlan, Closure]]:
@@ -161,18 +161,18 @@ def plan_images(
     server = _store_path(products.web_server, store) if products.web_server else None
     web = runtime_closure("web", [server] if server else [], closure, store=store)
     backend = None
-    if products.program:
-        without = _shells_of(products.program)
-        backend = runtime_closure("backend", [products.program.path], closure, store=store, without=without)
+    if products.application:
+        without = _shells_of(products.application)
+        backend = runtime_closure("backend", [products.application.path], closure, store=store, without=without)
     web_share, backend_share = share_store_paths(web, backend)
     images: list[tuple[ImagePlan, Closure]] = []
     if server is not None:
         images.append((_plan_web(plan, server, web_share, products.site), web))
     if server is not None and not products.platform:
         images.append((plan_gate_image(plan.app, server, web_share), web))
-    if plan.backend and products.program and backend:
+    if plan.backend and products.application and backend:
         service, port = plan.backend.service, plan.backend.port
-        images.append((plan_backend_image(plan.app, service, products.program, backend_share, port=port), backend))
+        images.append((plan_backend_image(plan.app, service, products.application, backend_share, port=port), backend))
     return tuple((replace(image, platform=products.platform), needs) for image, needs in images)
 
 
@@ -188,9 +188,9 @@ def _plan_single_images(
     """The one image of everything, and the gate of this machine, which shares nginx with it."""
     assert products.init is not None and products.web_server is not None
     server, init = _store_path(products.web_server, store), _store_path(products.init, store)
-    made = [products.program.path] if products.program else []
+    made = [products.application.path] if products.application else []
     nginx = runtime_closure("gate", [server], closure, store=store)
-    without = _shells_of(products.program)
+    without = _shells_of(products.application)
     whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store, without=without)
     gate_share, share = share_store_paths(nginx, whole)
     html = _html_files(products.site)
@@ -200,7 +200,7 @@ def _plan_single_images(
         config=render_web_config(plan.web, html=html, port=PUBLIC_PORT),
         socket_config=render_web_config(plan.web, html=html),
         site=products.site,
-        program=products.program,
+        application=products.application,
         port=plan.backend.port if plan.backend else None,
         source_maps=bool(plan.web.options.source_maps),
     )
@@ -208,9 +208,9 @@ def _plan_single_images(
     return (single, whole), (plan_gate_image(plan.app, server, gate_share), nginx)
 
 
-def _shells_of(program: Program | None) -> re.Pattern[str] | None:
+def _shells_of(application: Application | None) -> re.Pattern[str] | None:
     """nixpkgs' interpreters name a shell that only scripts beside them would run; an image has no /bin/sh anyway."""
-    return _SHELLS if program is not None and program.command else None
+    return _SHELLS if application is not None and application.command else None
 
 
 def _store_path(path: Path, store: Path) -> Path:

@@ -1,13 +1,13 @@
 """The image of each service: which layers it has and how it starts. Layers are ordered by how rarely they change."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.build.closure import STORE, Closure
 from orchestrator.errors import ImageError
-from orchestrator.image.contents import read_application, read_program, read_site, read_store_paths
+from orchestrator.image.application import Application, application_environment, application_layers
+from orchestrator.image.contents import read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImageConfig, ImagePlan, Link, arrange_layers
 from orchestrator.image.nginx import (
     COMMAND,
@@ -25,7 +25,6 @@ SERVICE_LABEL = "io.orchestrator.service"
 STORE_LAYERS = ("base", "runtime")
 """The layers of store paths."""
 
-_LIBRARY = re.compile(r"app/lib/[^/]+\.so[^/]*")
 _CERTIFICATES = "etc/ssl/certs/ca-bundle.crt"
 _SKELETON: tuple[Entry, ...] = (
     File("etc/passwd", b"root:x:0:0:root:/:/none\napp:x:10001:10001:app:/:/none\n"),
@@ -85,56 +84,21 @@ def plan_gate_image(app: str, server: Path, share: StoreShare) -> ImagePlan:
     return ImagePlan("gate", layers, _nginx_config(app, "gate", server))
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A backend: one executable, or the tree of an interpreter's application and the `command` that starts it."""
-
-    path: Path
-    command: tuple[str, ...] = ()
-
-    @property
-    def entrypoint(self) -> tuple[str, ...]:
-        """What starts it in an image."""
-        return self.command or (f"/app/bin/{self.path.name}",)
-
-    @property
-    def directory(self) -> str:
-        """Where it starts: an interpreter looks for modules there."""
-        return "/app/src" if self.command else "/"
-
-
-def plan_backend_image(app: str, service: str, program: Program, share: StoreShare, *, port: int) -> ImagePlan:
+def plan_backend_image(app: str, service: str, application: Application, share: StoreShare, *, port: int) -> ImagePlan:
     """One executable at /app/bin under its own name, or an interpreter's tree at /app, and what it needs of the store.
 
     Raises `ImageError` when it is not an executable file, or holds what cannot be in an image.
     """
-    application = _application_layers(program, share)
-    layers = arrange_layers(
-        {**_store_layers(share), **application, "files": _certificate_links((*share.base, *share.own))}
-    )
+    made = application_layers(application, share.store)
+    layers = arrange_layers({**_store_layers(share), **made, "files": _certificate_links((*share.base, *share.own))})
     config = ImageConfig(
-        entrypoint=program.entrypoint,
+        entrypoint=application.entrypoint,
         labels=_labels(app, service),
-        environment=_program_environment(application),
+        environment=application_environment(made),
         ports=(port,),
-        directory=program.directory,
+        directory=application.directory,
     )
     return ImagePlan(service, layers, config)
-
-
-def _application_layers(program: Program, share: StoreShare) -> dict[str, Sequence[Entry]]:
-    """What was built: what changes with the lock file below what changes with the sources."""
-    if not program.command:
-        return {"application": (read_program(program.path, f"app/bin/{program.path.name}"),)}
-    packages, own = read_application(program.path, "app", store=share.store)
-    return {"dependencies": packages, "application": own}
-
-
-def _program_environment(application: Mapping[str, Sequence[Entry]]) -> tuple[tuple[str, str], ...]:
-    """PATH, and where other people's extension modules find the libraries they count on (ld.so(8))."""
-    entries = (entry for group in application.values() for entry in group)
-    links = any(isinstance(entry, Link) and _LIBRARY.fullmatch(entry.path) for entry in entries)
-    return (("PATH", "/app/bin"), *((("LD_LIBRARY_PATH", "/app/lib"),) if links else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +113,7 @@ class SingleParts:
     config: str
     socket_config: str
     site: Path | None
-    program: Program | None
+    application: Application | None
     port: int | None
     source_maps: bool = False
 
@@ -164,11 +128,11 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
     hashed, others = (
         read_site(site, _image_path(DOCUMENT_ROOT), source_maps=parts.source_maps) if site is not None else ((), ())
     )
-    application = _application_layers(parts.program, share) if parts.program else {}
+    made = application_layers(parts.application, share.store) if parts.application else {}
     layers = arrange_layers(
         {
             **_store_layers(share),
-            **application,
+            **made,
             "assets": hashed,
             "files": (
                 *others,
@@ -183,9 +147,9 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
         entrypoint=_init_arguments(parts),
         command=(CONFIG_PATH,),
         labels=_labels(app, SINGLE),
-        environment=_program_environment(application),
+        environment=application_environment(made),
         ports=(PUBLIC_PORT,),
-        directory=parts.program.directory if parts.program else "/",
+        directory=parts.application.directory if parts.application else "/",
     )
     return ImagePlan(SINGLE, layers, config)
 
@@ -193,9 +157,9 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
 def _init_arguments(parts: SingleParts) -> tuple[str, ...]:
     """nix/init/init.c says what they mean. The backend starts first and stops last; nginx sees no variable of it."""
     backend: tuple[str, ...] = ()
-    if parts.program is not None:
+    if parts.application is not None:
         given = ("inherit", f"PORT={parts.port}", "HOST=127.0.0.1")
-        backend = ("backend", "TERM", str(STOP_SECONDS["backend"]), *given, *parts.program.entrypoint, "--")
+        backend = ("backend", "TERM", str(STOP_SECONDS["backend"]), *given, *parts.application.entrypoint, "--")
     nginx = (str(find_nginx(parts.server)), "-e", "stderr", "-g", "daemon off;", "-c")
     return (str(parts.init / "bin/init"), *backend, "web", "QUIT", str(STOP_SECONDS["web"]), "empty", *nginx)
 

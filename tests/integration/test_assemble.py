@@ -13,6 +13,7 @@ from orchestrator import process
 from orchestrator.errors import ImageError
 from orchestrator.events import Event, PhaseFinished, PhaseStarted
 from orchestrator.image import assemble
+from orchestrator.image.application import Application
 from orchestrator.image.assemble import Image, Products, assemble_images, plan_images
 from orchestrator.plan import BackendPlan, Plan, Proxy, WebPlan
 from orchestrator.process import Cancel
@@ -96,7 +97,7 @@ def products(short: Path, store: Store) -> Products:
     (site / "index.html").write_text("<!doctype html><script>go()</script>")
     (site / "assets" / "index-BxYz12_a.js").write_text("code();" * 1000)
     code = "#include <unistd.h>\nint main(void) { return getuid() == 10001 && getgid() == 10001 ? 42 : 1; }"
-    return Products(nginx, site, store.compile(short / "build" / "towns-server", code))
+    return Products(nginx, site, Application(store.compile(short / "build" / "towns-server", code)))
 
 
 @dataclass

@@ -44,13 +44,13 @@ def test_metadata_first_then_one_copy_for_each_layer(source: Path) -> None:
         "FROM scratch",
         'LABEL io.orchestrator.app="towns" io.orchestrator.service="web"',
         "USER 10001:10001",
-        "WORKDIR /",
         'ENV PATH="/app/bin"',
         "EXPOSE 3000",
         "STOPSIGNAL SIGQUIT",
         'ENTRYPOINT ["/app/bin/my app", "--x=\\"y\\""]',
         'COPY ["1-base/", "/"]',
         'COPY ["2-files/", "/"]',
+        "WORKDIR /",
     ]
 
 

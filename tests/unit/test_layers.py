@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchestrator.build.closure import Closure
 from orchestrator.errors import ImageError
+from orchestrator.image.application import Application
 from orchestrator.image.archive import layer_key
 from orchestrator.image.contents import is_hashed, read_program, read_site, read_store_paths
 from orchestrator.image.layers import Directory, Entry, File, ImagePlan, Link, arrange_layers
@@ -274,7 +275,7 @@ def test_a_backend_is_its_program_and_what_it_needs(store: Path, tmp_path: Path)
     program = tmp_path / "towns-server"
     program.write_bytes(b"elf")
     program.chmod(0o755)
-    plan = plan_backend_image("towns", "backend", program, StoreShare((), ()), port=3000)
+    plan = plan_backend_image("towns", "backend", Application(program), StoreShare((), ()), port=3000)
     assert paths_of(plan, "application") == ["app", "app/bin", "app/bin/towns-server"]
     assert plan.config.entrypoint == ("/app/bin/towns-server",)
     assert plan.config.user == "10001:10001"
@@ -289,7 +290,9 @@ def test_certificates_are_linked_when_the_closure_has_them(store: Path, tmp_path
     program = tmp_path / "app"
     program.write_bytes(b"elf")
     program.chmod(0o755)
-    plan = plan_backend_image("towns", "backend", program, StoreShare((), (store / "cacert",), store), port=1)
+    plan = plan_backend_image(
+        "towns", "backend", Application(program), StoreShare((), (store / "cacert",), store), port=1
+    )
     assert Link("etc/ssl/certs/ca-certificates.crt", str(bundle)) in plan.entries
 
 
@@ -301,7 +304,7 @@ def parts(store: Path, site: Path, tmp_path: Path) -> SingleParts:
     (store / "init" / "bin").mkdir(parents=True)
     (store / "init" / "bin" / "init").write_bytes(b"init")
     (store / "init" / "bin" / "init").chmod(0o755)
-    return SingleParts(store / "nginx", store / "init", "events {}", "events { }", site, program, 3000)
+    return SingleParts(store / "nginx", store / "init", "events {}", "events { }", site, Application(program), 3000)
 
 
 def single_share(store: Path) -> tuple[StoreShare, StoreShare]:
@@ -333,7 +336,7 @@ def test_its_init_starts_the_backend_then_nginx_whose_configuration_is_the_comma
 
 
 def test_without_a_backend_the_init_starts_nginx_alone(store: Path, parts: SingleParts) -> None:
-    plan = plan_single_image("towns", replace(parts, program=None, port=None), single_share(store)[1])
+    plan = plan_single_image("towns", replace(parts, application=None, port=None), single_share(store)[1])
     assert plan.config.entrypoint[1:4] == ("web", "QUIT", "35")
     assert "application" not in [layer.name for layer in plan.layers]
 
