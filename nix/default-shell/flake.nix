@@ -12,7 +12,7 @@
         let
           pkgs = nixpkgs.legacyPackages.${system};
           # On a machine without a binary cache only what is installed can be offered.
-          wanted = [ "cargo" "rustc" "nodejs" "go" "git" "pkg-config" "openssl" ];
+          wanted = [ "cargo" "rustc" "nodejs" "go" "python3" "uv" "git" "pkg-config" "openssl" ];
           available = builtins.filter (name: !(pkgs.hostpkgs.host.missing or { } ? ${name})) wanted;
         in
         { default = pkgs.mkShell { packages = map (name: pkgs.${name}) available; }; });
