@@ -1,10 +1,10 @@
 """Makes what is /app in the image of a Python backend. Run in the dev shell, by the interpreter the image will have.
 
-Usage: python3 arrange.py ENVIRONMENT PROJECT TREE PACKAGE
+Usage: python3 arrange.py ENVIRONMENT TREE
 
-ENVIRONMENT is where the packages were installed, PROJECT the directory of the backend, TREE what is made: bin/python
-and pyvenv.cfg (a virtual environment, https://docs.python.org/3/library/site.html), lib/ with other people's packages
-and src/ with the monorepo's own code. With a PACKAGE that is what was installed of it, else the files of PROJECT.
+ENVIRONMENT is where the packages were installed, TREE what is made: a virtual environment
+(https://docs.python.org/3/library/site.html) of other people's packages, with what was installed of the monorepo's
+own in src/, beside what is there already.
 
 Nothing in TREE depends on where or when it was made. Prints a line for each package that is in it.
 """
@@ -14,7 +14,6 @@ import csv
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 from importlib import metadata
@@ -27,19 +26,13 @@ NOTES = {"INSTALLER", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache
 BUILT_FROM = {"WHEEL", "RECORD"}
 """Of our own packages nothing is needed that depends on the build system's version."""
 
-NOT_RUN = re.compile(
-    r"\..*|__pycache__|node_modules|tests?|uv\.lock|flake\.(nix|lock)|(Docker|Container)file.*|(docker-)?compose.*\.ya?ml"
-)
-OTHER_PROJECTS = ("package.json", "Cargo.toml", "go.mod")
 
-
-def main(environment: Path, project: Path, tree: Path, package: str) -> None:
+def main(environment: Path, tree: Path) -> None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     installed = environment / "lib" / version / "site-packages"
     packages, sources = tree / "lib" / version / "site-packages", tree / "src"
-    shutil.rmtree(tree, ignore_errors=True)
     packages.mkdir(parents=True)
-    sources.mkdir()
+    sources.mkdir(exist_ok=True)
     make_environment(tree, Path(os.path.realpath("/proc/self/exe")))
     for distribution in sorted(metadata.distributions(path=[str(installed)]), key=lambda found: found.metadata["Name"]):
         name, source = distribution.metadata["Name"], source_of(distribution)
@@ -48,8 +41,6 @@ def main(environment: Path, project: Path, tree: Path, package: str) -> None:
         else:
             copy_installed(distribution, environment, tree, unwanted=NOTES)
         print("component", name, distribution.version, licence_of(distribution), source, sep="\t")  # noqa: T201 (read by who runs it)
-    if not package:
-        copy_files(project, sources)
     for directory in (packages, sources):
         precompile(directory, tree)
 
@@ -109,22 +100,6 @@ def is_noted(path: Path, names: set[str]) -> bool:
     return path.parent.suffix == ".dist-info" and path.name in names
 
 
-def copy_files(project: Path, target: Path) -> None:
-    """The project's files, without tests, hidden files and what is a project of another language below it."""
-    for directory, subdirectories, names in os.walk(project):
-        here = Path(directory)
-        subdirectories[:] = [name for name in subdirectories if belongs(here / name)]
-        for name in (*names, *(name for name in subdirectories if (here / name).is_symlink())):
-            if belongs(here / name):
-                copy(here / name, target / here.relative_to(project) / name)
-
-
-def belongs(path: Path) -> bool:
-    return not NOT_RUN.fullmatch(path.name) and not (
-        path.is_dir() and any((path / manifest).is_file() for manifest in OTHER_PROJECTS)
-    )
-
-
 def copy(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, target, follow_symlinks=False)
@@ -147,4 +122,4 @@ def precompile(directory: Path, tree: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*(Path(place).resolve() for place in sys.argv[1:4]), sys.argv[4])
+    main(*(Path(place).resolve() for place in sys.argv[1:]))

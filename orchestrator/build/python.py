@@ -7,6 +7,7 @@ from pathlib import Path
 
 from orchestrator.build.closure import STORE
 from orchestrator.build.inventory import Component
+from orchestrator.build.own_code import copy_own_code
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
@@ -43,8 +44,11 @@ class Python:
         return path.rpartition("/")[2] in _DECIDING or _REQUIREMENTS.search(path) is not None
 
     def prepare(self, workspace: Workspace) -> None:
-        """Remove what an earlier build delivered."""
+        """Begin the tree anew, with the project's files unless it is installed itself."""
+        assert isinstance(self.build.output, PythonOutput)
         remove_tree(self.product(workspace))
+        if not self.build.output.package:
+            copy_own_code(workspace.path / "src" / self.build.directory, self.product(workspace) / "src")
 
     def is_fetched(self, workspace: Workspace) -> bool:
         """Whether an environment was made here."""
@@ -81,7 +85,7 @@ class Python:
         if argv == ("python3", ARRANGE_PYTHON):
             up = "../" * (len(self.build.directory.parts) + 1)
             script = resource("nix").parent / ARRANGE_PYTHON
-            return ("python3", str(script), f"{up}target/venv", ".", f"{up}target/app", self._package)
+            return ("python3", str(script), f"{up}target/venv", f"{up}target/app")
         return argv
 
     def read(self, line: str) -> str | None:
@@ -131,11 +135,6 @@ class Python:
     def product(self, workspace: Workspace) -> Path:
         """The directory the script was told to make."""
         return workspace.path / "target" / "app"
-
-    @property
-    def _package(self) -> str:
-        assert isinstance(self.build.output, PythonOutput)
-        return self.build.output.package
 
     def _own_packages(self) -> tuple[str, ...]:
         """The packages of the lock file that are made of directories of the monorepo."""

@@ -188,7 +188,7 @@ def _find_flake(settings: Settings, snapshot: Snapshot, emit: Emit) -> _Flake:
         shell = resource("nix") / "default-shell"
         snapshot = part = take_snapshot(shell, cache_dir=settings.cache_dir, emit=lambda _: None)
         source = "the default dev shell"
-        emit(Note("the monorepo has no flake.nix: a default dev shell with cargo, node and go is used"))
+        emit(Note("the monorepo has no flake.nix: a default dev shell with cargo, node, go and uv is used"))
     return _Flake(snapshot, part, lay_out_flake(settings, part), source)
 
 

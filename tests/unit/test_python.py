@@ -56,8 +56,8 @@ def test_the_monorepos_own_packages_are_built_anew(tmp_path: Path):
 
 
 def test_the_script_is_told_places_relative_to_the_project(tmp_path: Path):
-    told = make(tmp_path, package="notes").arguments(("python3", ARRANGE_PYTHON))
-    assert Path(told[1]).is_file() and told[2:] == ("../../target/venv", ".", "../../target/app", "notes")
+    told = make(tmp_path).arguments(("python3", ARRANGE_PYTHON))
+    assert Path(told[1]).is_file() and told[2:] == ("../../target/venv", "../../target/app")
 
 
 def test_what_the_steps_print_for_us_is_not_shown(tmp_path: Path):
@@ -156,21 +156,12 @@ def files_of(tree: Path) -> set[str]:
 def test_the_tree_has_other_peoples_packages_and_our_code_apart(
     arrange: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    environment, project, tree = tmp_path / "venv", tmp_path / "api", tmp_path / "app"
+    environment, tree = tmp_path / "venv", tmp_path / "app"
     install(environment, "theirs", {"theirs/__init__.py": "X = 1\n", "theirs/broken.py": "print 1\n"})
     install(environment, "ours", {"ours/__init__.py": ""}, origin='{"url": "file:///x", "dir_info": {}}')
-    for path in (
-        "main.py",
-        "templates/a.html",
-        "tests/test_a.py",
-        ".env",
-        "Dockerfile",
-        "web/package.json",
-        "web/a.js",
-    ):
-        (project / path).parent.mkdir(parents=True, exist_ok=True)
-        (project / path).write_text("")
-    arrange.main(environment, project, tree, "")
+    (tree / "src").mkdir(parents=True)
+    (tree / "src/main.py").touch()
+    arrange.main(environment, tree)
     tag = sys.implementation.cache_tag
     theirs = {
         f"{PACKAGES}/{path}"
@@ -180,7 +171,7 @@ def test_the_tree_has_other_peoples_packages_and_our_code_apart(
         )
     }
     ours = {"ours/__init__.py", f"ours/__pycache__/__init__.{tag}.pyc", "ours-1.0.dist-info/METADATA"}
-    sources = {"main.py", f"__pycache__/main.{tag}.pyc", "templates/a.html"}
+    sources = {"main.py", f"__pycache__/main.{tag}.pyc"}
     assert files_of(tree) == {
         *("bin/python", "pyvenv.cfg", "share/theirs/data"),
         *theirs,
@@ -192,25 +183,33 @@ def test_the_tree_has_other_peoples_packages_and_our_code_apart(
     assert capsys.readouterr().out == "component\tours\t1.0\tMIT\tlocal\ncomponent\ttheirs\t1.0\tMIT\t\n"
 
 
-def test_of_a_project_that_is_installed_only_that_is_taken(arrange: ModuleType, tmp_path: Path):
-    environment, project, tree = tmp_path / "venv", tmp_path / "api", tmp_path / "app"
-    install(environment, "notes", {"notes/main.py": ""}, origin='{"url": "file:///x", "dir_info": {}}')
-    project.mkdir()
-    (project / "setup.py").write_text("")
-    arrange.main(environment, project, tree, "notes")
-    assert not (tree / "src/setup.py").exists() and (tree / "src/notes/main.py").is_file()
+OWN_CODE = ("main.py", "templates/a.html")
+NOT_RUN = ("tests/a.py", ".env", "Dockerfile", "web/package.json", "web/a.js", "uv.lock", "a.test.ts", "node_modules/a")
+
+
+@pytest.mark.parametrize(("package", "left"), [("", {"src/main.py", "src/templates/a.html"}), ("notes", set())])
+def test_of_a_project_that_is_installed_its_files_are_not_taken(
+    tmp_path: Path, workspace: Workspace, package: str, left: set[str]
+):
+    for path in (*OWN_CODE, *NOT_RUN):
+        (workspace.path / "src/api" / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.path / "src/api" / path).touch()
+    (workspace.path / "target/app").mkdir(parents=True)
+    (workspace.path / "target/app/old").touch()
+    python = make(tmp_path, package=package)
+    python.prepare(workspace)
+    assert files_of(python.product(workspace)) == left
 
 
 def test_trees_do_not_depend_on_where_they_are_made(arrange: ModuleType, tmp_path: Path):
     made = []
     for place in ("a", "somewhere/else"):
-        environment = tmp_path / place / "venv"
-        install(environment, "theirs", {"theirs/__init__.py": "def f(x={1, 2}):\n    return x in {'a', 'b', 'c'}\n"})
-        (tmp_path / place / "api").mkdir()
-        arrange.main(environment, tmp_path / place / "api", tmp_path / place / "app", "")
-        made.append(
-            {path: (tmp_path / place / "app" / path).read_bytes() for path in files_of(tmp_path / place / "app")}
+        tree = tmp_path / place / "app"
+        install(
+            tmp_path / place / "venv", "theirs", {"theirs.py": "def f(x={1, 2}):\n    return x in {'a', 'b', 'c'}\n"}
         )
+        arrange.main(tmp_path / place / "venv", tree)
+        made.append({path: (tree / path).read_bytes() for path in files_of(tree)})
     assert made[0] == made[1]
 
 
@@ -229,8 +228,7 @@ def test_where_a_package_comes_from_is_told(
     arrange: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], origin: str, source: str
 ):
     install(tmp_path / "venv", "a", {"a.py": ""}, origin=origin)
-    (tmp_path / "api").mkdir()
-    arrange.main(tmp_path / "venv", tmp_path / "api", tmp_path / "app", "")
+    arrange.main(tmp_path / "venv", tmp_path / "app")
     assert capsys.readouterr().out == f"component\ta\t1.0\tMIT\t{source}\n"
 
 
