@@ -40,6 +40,9 @@ PYTHON_PROBE = (
 )
 """Prints the version of the dev shell's Python and the very program it is, behind wrappers and virtual environments."""
 
+NODE_PROBE = "`interpreter ${process.version} ${process.execPath}`"
+"""The same of the dev shell's Node."""
+
 ARRANGE_PYTHON = "nix/python/arrange.py"
 """The orchestrator's own script that makes the tree of a Python backend's image."""
 
@@ -90,6 +93,16 @@ class PythonOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """The artifact is what is /app in the image: Node, and in src/ the monorepo's code with the packages it uses.
+
+    `entry` is the file Node is given, relative to the project.
+    """
+
+    entry: str
+
+
+@dataclass(frozen=True, slots=True)
 class TreeOutput:
     """The artifact is a directory, relative to the monorepo's root."""
 
@@ -111,7 +124,7 @@ class BuildPlan:
     directory: PurePosixPath
     lock_file: PurePosixPath
     steps: tuple[Step, ...]
-    output: CargoOutput | GoOutput | PythonOutput | TreeOutput
+    output: CargoOutput | GoOutput | PythonOutput | NodeOutput | TreeOutput
     platform: str = ""
 
 

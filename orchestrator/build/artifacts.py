@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.build.inventory import Component, from_json, to_json
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.files import no_space_is_an_error, read_json, remove_tree, tree_size, write_json
-from orchestrator.plan import BuildPlan, PythonOutput, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput
 
 KEEP = 5
 """How many artifacts of one service are kept: rollbacks run from images, this only saves builds."""
@@ -88,7 +88,7 @@ def _directory(cache_dir: Path, app: str, service: str) -> Path:
 
 def _name(build: BuildPlan) -> str:
     """A binary keeps its name: it is what `ps` shows in the container."""
-    return "tree" if isinstance(build.output, TreeOutput | PythonOutput) else build.output.binary
+    return build.output.binary if isinstance(build.output, CargoOutput | GoOutput) else "tree"
 
 
 def _copy(product: Path, path: Path) -> None:

@@ -13,7 +13,7 @@ from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, run_command
 from orchestrator.errors import BuildError, ToolchainError
 from orchestrator.events import Note
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, PythonOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
 from orchestrator.tools.platforms import PLATFORMS
 
 
@@ -32,7 +32,7 @@ def find_components(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosy
                 return ecosystem.linked(library) if isinstance(ecosystem, Go) else None
             case PythonOutput():
                 return tuple(ecosystem.components) if isinstance(ecosystem, Python) else None
-            case TreeOutput():
+            case TreeOutput() | NodeOutput():
                 sources = bench.workspace.path / "src"
                 return installed_packages(sources / build.directory, sources)
             case _:

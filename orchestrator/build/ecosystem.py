@@ -15,7 +15,7 @@ from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, Command
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, PythonOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
 
 
 class Ecosystem(Protocol):
@@ -50,7 +50,7 @@ def choose_ecosystem(site: Site, build: BuildPlan, tools: RustTools = NO_RUST) -
             return Go(build, site.snapshot)
         case PythonOutput():
             return Python(build, site.snapshot)
-        case TreeOutput():
+        case TreeOutput() | NodeOutput():
             return Node(build, site.snapshot)
         case _:
             assert_never(build.output)

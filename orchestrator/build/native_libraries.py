@@ -4,11 +4,13 @@ Source of the names: the manylinux policies (https://peps.python.org/pep-0600/),
 already, and less what shows windows.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from orchestrator.build.elf import read_elf
 
+_LIBRARY = re.compile(r"\.so(\.|$)|\.node$")
 _PACKAGES = {
     "stdenv.cc.cc.lib": frozenset({"libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "libatomic.so.1"}),
     "zlib": frozenset({"libz.so.1"}),
@@ -22,17 +24,17 @@ def link_libraries(tree: Path, provide: Callable[[str], Path]) -> None:
     `provide` gives the store path of a package of nixpkgs, and is asked only for what is needed. What no package of
     the list has is found out when the image is checked.
     """
-    present = {path.name for path in tree.rglob("*.so*")}
-    needed = set(_needed(tree)) - present
+    libraries = tuple(path for path in sorted(tree.rglob("*")) if _LIBRARY.search(path.name) and path.is_file())
+    needed = {name for path in libraries for name in _needed(path)} - {path.name for path in libraries}
     for package, names in _PACKAGES.items():
         if wanted := sorted(needed & names):
-            libraries = provide(package) / "lib"
+            provided = provide(package) / "lib"
+            (tree / "lib").mkdir(exist_ok=True)
             for name in wanted:
-                if (libraries / name).exists():
-                    (tree / "lib" / name).symlink_to(libraries / name)
+                if (provided / name).exists():
+                    (tree / "lib" / name).symlink_to(provided / name)
 
 
-def _needed(tree: Path) -> Iterator[str]:
-    for path in sorted(tree.rglob("*.so*")):
-        elf = read_elf(path) if path.is_file() and not path.is_symlink() else None
-        yield from elf.needed if elf is not None else ()
+def _needed(path: Path) -> tuple[str, ...]:
+    elf = read_elf(path)
+    return elf.needed if elf is not None else ()

@@ -1,15 +1,17 @@
 """npm, pnpm and the tools they run: their variables, what a fetch depends on, what they say while they build."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from orchestrator.build.interpreter import Interpreter, parse_interpreter, require_in_store
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import OrchestratorError
 from orchestrator.files import remove_tree
-from orchestrator.plan import BuildPlan, TreeOutput
+from orchestrator.plan import BuildPlan, NodeOutput, TreeOutput
 
 _MANIFESTS = frozenset({"package.json", ".npmrc"})
 _MODULES = re.compile(r"\b(\d+) modules transformed")
@@ -74,6 +76,7 @@ class Node:
     snapshot: Snapshot
     compiled: int = 0
     reused: int = 0
+    interpreter: Interpreter | None = None
 
     @property
     def manager(self) -> PackageManager:
@@ -86,6 +89,10 @@ class Node:
 
     def prepare(self, workspace: Workspace) -> None:
         """Remove what an earlier build delivered: not every bundler empties its output directory."""
+        if isinstance(self.build.output, NodeOutput):
+            self._remove_unknown(workspace.path / "src")
+            remove_tree(self.product(workspace))
+            return
         assert isinstance(self.build.output, TreeOutput)
         output = str(self.build.output.directory)
         sources = any(entry.path.startswith(f"{output}/") for entry in self.snapshot.entries)
@@ -112,13 +119,17 @@ class Node:
         return argv
 
     def read(self, line: str) -> str | None:
-        """Take in one line of output; all of it is shown."""
+        """Take in one line of output; the text to show, None for what is said to us."""
+        if interpreter := parse_interpreter(line):
+            self.interpreter = interpreter
+            return None
         if found := _MODULES.search(line):
             self.compiled += int(found.group(1))
         return line
 
     def settle(self) -> str | None:
-        """Nothing: there is nothing to inspect before the build."""
+        """Nothing to be said. Raises `ToolchainError` for a Node that is not from the Nix store."""
+        require_in_store(self.interpreter, service=self.build.service, package="nodejs")
         return None
 
     def explain(self, error: OrchestratorError) -> OrchestratorError:
@@ -126,6 +137,17 @@ class Node:
         return error
 
     def product(self, workspace: Workspace) -> Path:
-        """The directory of files the build was planned to give."""
+        """The directory of files the build was planned to give, of a backend what is made of all."""
+        if isinstance(self.build.output, NodeOutput):
+            return workspace.path / "target" / "app"
         assert isinstance(self.build.output, TreeOutput)
         return workspace.path / "src" / self.build.output.directory
+
+    def _remove_unknown(self, sources: Path) -> None:
+        """Of a backend all files count that are there after its build, so none of an earlier one may be left."""
+        known = {entry.path for entry in self.snapshot.entries}
+        for directory, subdirectories, names in os.walk(sources / self.build.directory):
+            subdirectories[:] = [name for name in subdirectories if name != "node_modules"]
+            for path in (Path(directory, name) for name in names):
+                if path.relative_to(sources).as_posix() not in known:
+                    path.unlink()

@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from orchestrator.build.closure import STORE
+from orchestrator.build.interpreter import Interpreter, parse_interpreter, require_in_store
 from orchestrator.build.inventory import Component
 from orchestrator.build.own_code import copy_own_code
 from orchestrator.build.snapshot import Snapshot
@@ -18,7 +18,6 @@ WRITE_LOCK = ("uv", "lock")
 
 _DECIDING = frozenset({"pyproject.toml", "uv.lock", "uv.toml", "setup.py", "setup.cfg"})
 _REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.(txt|in)$")
-_INTERPRETER = re.compile(r"interpreter (?P<version>\S+) (?P<path>/.*)")
 _OUT_OF_DATE = re.compile(r"lockfile (at `[^`]*` )?needs to be updated")
 _WRONG_PYTHON = re.compile(
     r"interpreter resolved to Python (?P<has>\S+), which is incompatible with .*: `(?P<asked>[^`]+)`"
@@ -36,7 +35,7 @@ class Python:
     snapshot: Snapshot
     compiled: int = 0
     reused: int = 0
-    interpreter: Path | None = None
+    interpreter: Interpreter | None = None
     components: list[Component] = field(default_factory=list)
 
     def decides_fetch(self, path: str) -> bool:
@@ -90,8 +89,8 @@ class Python:
 
     def read(self, line: str) -> str | None:
         """Take in one line of output; the text to show, None for what is said to us."""
-        if found := _INTERPRETER.fullmatch(line):
-            self.interpreter = Path(found["path"])
+        if interpreter := parse_interpreter(line):
+            self.interpreter = interpreter
             return None
         word, *told = line.split("\t")
         if word == "component" and len(told) == len(fields(Component)) - 1:
@@ -102,11 +101,7 @@ class Python:
 
     def settle(self) -> str | None:
         """Nothing to be said. Raises `ToolchainError` for a Python that is not from the Nix store."""
-        if self.interpreter is None or not self.interpreter.is_relative_to(STORE):
-            raise ToolchainError(
-                f"{self.build.service} would be run by {self.interpreter}, which is not from {STORE}",
-                hint="add python3 to the packages of the dev shell",
-            )
+        require_in_store(self.interpreter, service=self.build.service, package="python3")
         return None
 
     def explain(self, error: OrchestratorError) -> OrchestratorError:

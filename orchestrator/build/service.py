@@ -3,11 +3,11 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from orchestrator.build import artifacts
+from orchestrator.build.application import complete_application
 from orchestrator.build.cache.fetched import FetchedCache, open_fetched
 from orchestrator.build.cache.key import cargo_key
 from orchestrator.build.cache.target import Outcome, TargetCache, distrust_target, open_cache
@@ -20,16 +20,14 @@ from orchestrator.build.fetch import Fetch
 from orchestrator.build.fetch_failure import Tool
 from orchestrator.build.golang import Go
 from orchestrator.build.inventory import Component
-from orchestrator.build.native_libraries import link_libraries
 from orchestrator.build.python import Python
 from orchestrator.build.site import Site, log_path, make_bench, phase, service_workspace
 from orchestrator.build.steps import Bench, run_command
-from orchestrator.build.toolchain import runtime_libraries
 from orchestrator.build.workspace import Workspace, sync_sources
 from orchestrator.errors import BuildError
 from orchestrator.events import Note, PhaseFinished
 from orchestrator.files import tree_size
-from orchestrator.plan import BuildPlan, Kind, PythonOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, Kind, Step
 
 Cache = Literal["hit", "partial", "miss"]
 
@@ -72,9 +70,8 @@ def build_service(site: Site, build: BuildPlan) -> ServiceBuild:
         cache = _target_cache(site, build, workspace, ecosystem)
         fetched = _make(site, build, bench, ecosystem, cache)
         with phase(site, build.service, "save"):
+            complete_application(site, build, workspace, ecosystem)
             product = _product(bench, build, ecosystem)
-            if isinstance(build.output, PythonOutput):
-                link_libraries(product, partial(runtime_libraries, site.toolchain, cancel=site.cancel))
             components = find_components(site, build, bench, ecosystem)
             saved = artifacts.save_artifact(site.cache_dir, site.app, build, key, product, components=components)
             remember_build(site.cache_dir, site.app, build, tree_size(workspace.path))
@@ -218,7 +215,7 @@ def _fetch_key(site: Site, ecosystem: Ecosystem, step: Step) -> str:
 
 def _product(bench: Bench, build: BuildPlan, ecosystem: Ecosystem) -> Path:
     product = ecosystem.product(bench.workspace)
-    wanted = Path.is_dir if isinstance(build.output, TreeOutput | PythonOutput) else Path.is_file
+    wanted = Path.is_file if isinstance(build.output, CargoOutput | GoOutput) else Path.is_dir
     if not wanted(product):
         raise BuildError(
             f"{build.service}: the build succeeded but did not give {bench.workspace.named(product)}",

@@ -141,12 +141,12 @@ def init_program(toolchain: Toolchain, *, cancel: Cancel | None = None) -> Path:
     return nix.build(toolchain.nix, expression, is_expression=True, out_link=link, cancel=cancel)
 
 
-def runtime_libraries(toolchain: Toolchain, package: str, *, cancel: Cancel | None = None) -> Path:
-    """The store path of a package's libraries ("zlib", "stdenv.cc.cc.lib"), from the toolchain's own package set.
+def runtime_package(toolchain: Toolchain, package: str, *, cancel: Cancel | None = None) -> Path:
+    """The store path of what an image needs ("zlib", "stdenv.cc.cc.lib"), from the toolchain's own package set.
 
     Raises `ToolchainError` when it has none.
     """
-    link = toolchain.home / f"libraries-{package}"
+    link = toolchain.home / f"runtime-{package}"
     for made in (link, link.with_name(f"{link.name}-lib")):  # Nix adds the name of an output that is not "out"
         if made.exists():
             return made.resolve()
