@@ -98,6 +98,8 @@ def _copy(product: Path, path: Path) -> None:
         path.chmod(0o755)
         return
     shutil.copytree(product, path, symlinks=True, copy_function=_copy_file)
+    for directory, _, _ in os.walk(path):
+        Path(directory).chmod(0o755)
 
 
 def _copy_file(source: str, destination: str, *, follow_symlinks: bool = True) -> str:

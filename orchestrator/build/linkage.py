@@ -46,16 +46,25 @@ def check_elf(tree: Tree, *, environment: tuple[str, ...] = ()) -> None:
     objects = _Objects(
         tree, {path: elf for path, source in tree.files.items() if (elf := read_elf(source))}, environment
     )
+    programs = {path: elf for path, elf in sorted(objects.elves.items()) if _is_program(elf)}
     loaded: dict[str, str] = {}
-    for path, elf in sorted(objects.elves.items()):
-        if _is_program(elf):
-            loaded |= _load_program(objects, path, elf)
+    for path, elf in programs.items():
+        loaded |= _load_program(objects, path, elf)
     if not loaded:
         return  # static programs load nothing, so libraries beside them are never used
     reached = {tree.resolve(path) for path in loaded.values()}
-    for path, elf in sorted(objects.elves.items()):
+    loaders = dict.fromkeys(elf.interpreter or "" for elf in programs.values())
+    defaults = tuple(directory for loader in loaders for directory in _built_in_directories(objects, loader))
+    for path, elf in _modules_first(objects):
         if not _is_program(elf) and path not in reached:
-            _load(objects, _Object(path, elf), defaults=(), loaded=dict(loaded))
+            found = _load(objects, _Object(path, elf), defaults=defaults, loaded=dict(loaded))
+            reached |= {tree.resolve(path) for path in found.values()}
+
+
+def _modules_first(objects: _Objects) -> list[tuple[str, Elf]]:
+    """What no other file needs comes first: it is loaded by itself, and what it needs may be found through it alone."""
+    needed = {name for elf in objects.elves.values() for name in elf.needed}
+    return sorted(objects.elves.items(), key=lambda item: (PurePosixPath(item[0]).name in needed, item[0]))
 
 
 def _is_program(elf: Elf) -> bool:

@@ -20,7 +20,7 @@ from orchestrator.settings import Settings
 _PLACES = (("first", 0o022), ("second/build", 0o077))
 """Where each build is made, below one directory, and under which umask."""
 
-_DOWNLOADS = (*node.DOWNLOADS, "home/go/pkg/mod/cache")
+_DOWNLOADS = (*node.DOWNLOADS, "home/go/pkg/mod/cache", "home/.cache/uv")
 """Parts of a workspace that hold only what was fetched: both builds begin with a copy, the rest is made anew.
 What cargo fetched comes from the store."""
 
@@ -72,7 +72,13 @@ def _build(
 def _copy_downloads(source: Path, target: Path, workspace: Path) -> None:
     for part in _DOWNLOADS:
         if (source / workspace / part).is_dir():
-            shutil.copytree(source / workspace / part, target / workspace / part, symlinks=True)
+            shutil.copytree(source / workspace / part, target / workspace / part, symlinks=True, ignore=_built)
+
+
+def _built(directory: str, names: list[str]) -> list[str]:
+    """What uv built of a source, packed and unpacked, lies beside the source."""
+    built = {name.removesuffix(".whl") for name in names if name.endswith(".whl")} if "/sdists-" in directory else set()
+    return [name for name in names if name.removesuffix(".whl") in built]
 
 
 @contextmanager

@@ -95,8 +95,10 @@ def _unwanted_programs(plan: ImagePlan, closure: Closure) -> Mapping[str, str]:
     executable = [entry.path for entry in plan.entries if isinstance(entry, File) and entry.mode & 0o111]
     links = {entry.path: entry.target for entry in plan.entries if isinstance(entry, Link)}
     interpreters = {_stem(target) for path, target in links.items() if path.startswith("app/bin/")}
-    paths = [f"/{path}" for path in (*executable, *links)]
-    found = find_programs([path for path in paths if _stem(links.get(path[1:], path)) not in interpreters], closure)
+    paths = [
+        path for path in (*executable, *links) if not {_stem(f"/{path}"), _stem(links.get(path, ""))} & interpreters
+    ]
+    found = find_programs((f"/{path}" for path in paths), closure)
     return {path.rpartition("/")[2]: f"{path}: {_chain(closure, member)}" for path, member in found}
 
 
