@@ -1,15 +1,16 @@
 """What will be done, decided without I/O: same settings and project, same plan."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal, assert_never
+from typing import Literal
 
 from orchestrator.detect.backend import Backend
 from orchestrator.detect.frontend import ApiVariable, Frontend
 from orchestrator.errors import ProjectError, UsageError
 from orchestrator.project import Project
+from orchestrator.recipes import Output, Step, TreeOutput, backend_recipe, frontend_steps
 from orchestrator.settings import Layout, Settings, Web
-from orchestrator.tools.platforms import PLATFORMS, architecture_name, host_platform
+from orchestrator.tools.platforms import architecture_name, host_platform
 
 Kind = Literal["frontend", "backend"]
 
@@ -17,104 +18,15 @@ PUBLIC_PORT = 8080
 """Where an image that can run alone listens: platforms expect it there, and it needs no privilege."""
 HIGHEST_PORT = 65_535
 
-_INSTALL = {"npm": ("npm", "ci"), "pnpm": ("pnpm", "install", "--frozen-lockfile", "--prefer-offline")}
-"""What installs exactly what the lock file says, by package manager."""
-
-GO_LISTING = (
-    "package {{.ImportPath}} {{.Standard}} {{len .CgoFiles}}"
-    "{{with .Module}} {{.Main}} {{.Path}} {{.Version}}{{with .Replace}} => {{.Path}} {{.Version}}{{end}}{{end}}"
-)
-"""The line `go list` prints for each package that is linked (https://pkg.go.dev/cmd/go, "List packages")."""
-
-CARGO_TARGET_PROBE = (
-    """printf 'std %s\\n' "$(rustc --print target-libdir --target "$1")"; """
-    """for name in "$1" "${1/riscv64gc/riscv64}" "${1/-unknown-/-}" "${1/riscv64gc-unknown-/riscv64-}"; do """
-    """if cc=$(command -v "$name-gcc" || command -v "$name-cc"); then """
-    """printf 'compiler %s\\nstart %s\\n' "$cc" "$("$cc" -print-file-name=crt1.o)"; break; fi; done"""
-)
-"""Prints where the dev shell has the standard library, a C compiler and a libc for the target `$1`."""
-
-
-PYTHON_PROBE = (
-    "import os, platform; print('interpreter', platform.python_version(), os.path.realpath('/proc/self/exe'))"
-)
-"""Prints the version of the dev shell's Python and the very program it is, behind wrappers and virtual environments."""
-
-NODE_PROBE = "`interpreter ${process.version} ${process.execPath}`"
-"""The same of the dev shell's Node."""
-
-ARRANGE_PYTHON = "nix/python/arrange.py"
-"""The orchestrator's own script that makes the tree of a Python backend's image."""
-
-_UV_SYNC = ("uv", "sync", "--no-dev", "--no-editable")
-_UV_REQUIREMENTS = 'uv venv --quiet --allow-existing "$VIRTUAL_ENV" && uv pip sync "$1"'
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One program run inside the build workspace, in the dev shell.
-
-    An "inspect" step compiles nothing: what it prints decides how, and whether, the next one builds.
-    `directory` is relative to the monorepo's root. Only a step with `network` can reach the network and the
-    user's registry credentials.
-    """
-
-    name: Literal["fetch", "inspect", "build"]
-    argv: tuple[str, ...]
-    directory: PurePosixPath
-    network: bool
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class CargoOutput:
-    """The artifact is the executable cargo names for this package's binary target."""
-
-    package: str
-    binary: str
-
-
-@dataclass(frozen=True, slots=True)
-class GoOutput:
-    """The artifact is the program `go build` makes of a main package, named by its path in the module."""
-
-    package: str
-    binary: str
-
-
-@dataclass(frozen=True, slots=True)
-class PythonOutput:
-    """The artifact is what is /app in the image: a virtual environment with the monorepo's own code in src/.
-
-    `package` is the name the project is installed under, "" where its files are run as they are.
-    """
-
-    package: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeOutput:
-    """The artifact is what is /app in the image: Node, and in src/ the monorepo's code with the packages it uses.
-
-    `entry` is the file Node is given, relative to the project.
-    """
-
-    entry: str
-
-
-@dataclass(frozen=True, slots=True)
-class TreeOutput:
-    """The artifact is a directory, relative to the monorepo's root."""
-
-    directory: PurePosixPath
+_DEFAULTS = {"python": (("PYTHONUNBUFFERED", "1"),), "node": (("NODE_ENV", "production"),)}
+"""Variables of the image by language: output at once; what Node's packages look for to be quick and say little."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """How one service is built. `framework` is "vite", "rust", "go" or "python".
+    """How one service is built. `framework` is "vite", "rust", "go", "python" or "node".
 
-    `lock_file` is relative to the monorepo.
-    `platform` is what it is built for, "" where that is this machine or makes no difference; `service` is then the
+    `lock_file` is relative to the monorepo. `platform` is what it is built for, "" where that is this machine or makes no difference; `service` is then the
     name of the service alone, else with its architecture ("backend-arm64").
     """
 
@@ -124,7 +36,7 @@ class BuildPlan:
     directory: PurePosixPath
     lock_file: PurePosixPath
     steps: tuple[Step, ...]
-    output: CargoOutput | GoOutput | PythonOutput | NodeOutput | TreeOutput
+    output: Output
     platform: str = ""
 
 
@@ -164,7 +76,8 @@ class BackendPlan:
     `ready_path`, else `health_path`, is asked until it answers 2xx; without either, "/" must answer below 500.
     `health_path` tells afterwards whether it is alive. `api_path` is asked once through nginx before success is
     printed; None asks the former through nginx. `command` is an interpreter of the image and its arguments, run in
-    `directory`; empty for a program of its own.
+    `directory`; empty for a program of its own. `defaults` are variables of the image, less than a
+    release's.
     """
 
     service: str
@@ -176,6 +89,7 @@ class BackendPlan:
     replicas: int = 1
     command: tuple[str, ...] = ()
     directory: str = "/"
+    defaults: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,19 +165,14 @@ def _plan_frontend(settings: Settings, frontend: Frontend) -> BuildPlan:
             f"{frontend.directory}/package.json has no build script",
             hint="add one, or pass --frontend-build COMMAND",
         )
-    manager = frontend.package_manager
-    build = ("bash", "-c", settings.frontend_build) if settings.frontend_build else (manager.name, "run", "build")
-    variables = _frontend_variables(settings, frontend)
+    manager, variables = frontend.package_manager, _frontend_variables(settings, frontend)
     return BuildPlan(
         service="frontend",
         kind="frontend",
         framework=frontend.framework,
         directory=frontend.directory,
         lock_file=manager.lock_file,
-        steps=(
-            Step("fetch", _INSTALL[manager.name], manager.lock_file.parent, network=True),
-            Step("build", build, frontend.directory, network=False, environment=variables),
-        ),
+        steps=frontend_steps(manager, frontend.directory, settings.frontend_build, variables),
         output=TreeOutput(frontend.output),
     )
 
@@ -290,94 +199,16 @@ def api_base(settings: Settings, variable: ApiVariable) -> str:
 
 
 def _plan_backend(settings: Settings, backend: Backend, platform: str) -> BuildPlan:
-    output: CargoOutput | GoOutput | PythonOutput
-    match backend.framework:
-        case "rust":
-            steps, output = _cargo_steps(backend, platform), CargoOutput(backend.package, backend.binary)
-        case "go":
-            steps, output = _go_steps(backend), GoOutput(backend.package, backend.binary)
-        case "python":
-            _check_python(settings, backend, platform)
-            steps, output = _python_steps(backend), PythonOutput(backend.package)
-        case _:
-            assert_never(backend.framework)
-    if settings.backend_build:
-        own = Step("build", ("bash", "-c", settings.backend_build), backend.directory, network=False)
-        steps = (*steps[:-1], replace(own, environment=steps[-1].environment))
+    recipe = backend_recipe(settings, backend, platform)
     return BuildPlan(
         service=build_name("backend", platform),
         kind="backend",
         framework=backend.framework,
         directory=backend.directory,
         lock_file=backend.lock_file,
-        steps=steps,
-        output=output,
+        steps=recipe.steps,
+        output=recipe.output,
         platform=platform,
-    )
-
-
-def _cargo_steps(backend: Backend, platform: str) -> tuple[Step, ...]:
-    """For another platform the dev shell is first asked what it has for it."""
-    target = PLATFORMS[platform].rust if platform else ""
-    inspect = Step("inspect", ("bash", "-c", CARGO_TARGET_PROBE, "probe", target), backend.directory, network=False)
-    build = (
-        *("cargo", "build", "--release", "--locked", "--offline"),
-        *(("--target", target) if target else ()),
-        *("-p", backend.package, "--bin", backend.binary),
-        "--message-format=json-render-diagnostics",
-    )
-    return (
-        *((inspect,) if target else ()),
-        Step("fetch", ("cargo", "fetch", "--locked"), backend.directory, network=True),
-        Step("build", build, backend.directory, network=False),
-    )
-
-
-def _go_steps(backend: Backend) -> tuple[Step, ...]:
-    """Vendored modules need no fetch. `go list` says what is linked, and whether any of it needs a C compiler."""
-    offline = ("GOPROXY", "off")
-    fetch = Step("fetch", ("go", "mod", "download", "-modcacherw"), backend.directory, network=True)
-    build = (
-        *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
-        *("-ldflags", "-s -w", backend.package),
-    )
-    listing = ("go", "list", "-deps", "-f", GO_LISTING, backend.package)
-    return (
-        *(() if backend.lock_file.name == "modules.txt" else (fetch,)),
-        Step("inspect", listing, backend.directory, network=False, environment=(offline,)),
-        Step("build", build, backend.directory, network=False, environment=(offline,)),
-    )
-
-
-def _check_python(settings: Settings, backend: Backend, platform: str) -> None:
-    if platform:
-        raise UsageError(
-            f"{backend.directory} cannot be built for {platform} here: packages of Python are installed for this"
-            " machine's own platform only",
-            hint=f"build on a machine of that platform, or without: --platform {platform}",
-        )
-    if settings.backend_build:
-        raise UsageError(
-            f"--backend-build does not go with a Python backend ({backend.directory}): what is installed says its lock"
-            " file",
-            hint="let the project's build system do it: [build-system] in pyproject.toml",
-        )
-
-
-def _python_steps(backend: Backend) -> tuple[Step, ...]:
-    """uv installs what the lock file says, then once more without the network what the monorepo has itself."""
-    directory, lock_file = backend.directory, backend.lock_file
-    fetch: tuple[str, ...]
-    build: tuple[str, ...]
-    if lock_file.name == "uv.lock":
-        fetch, build = (*_UV_SYNC, "--locked"), (*_UV_SYNC, "--frozen", "--offline")
-    else:
-        fetch, build = ("bash", "-c", _UV_REQUIREMENTS, "fetch", lock_file.name), ("uv", "pip", "check")
-    return (
-        Step("inspect", ("python3", "-c", PYTHON_PROBE), directory, network=False),
-        Step("fetch", fetch, directory, network=True),
-        Step("build", build, directory, network=False),
-        Step("build", ("python3", ARRANGE_PYTHON), directory, network=False),
     )
 
 
@@ -417,9 +248,26 @@ def _plan_backend_run(settings: Settings, backend: Backend) -> BackendPlan:
         api_path=backend.api_path,
         ready_path=_ready_path(settings, backend),
         replicas=replicas,
-        command=("/app/bin/python", "-u", *backend.start) if backend.start else (),
-        directory="/app/src" if backend.start else "/",
+        command=_command(backend),
+        directory=_directory(backend),
+        defaults=_DEFAULTS.get(backend.framework, ()),
     )
+
+
+def _command(backend: Backend) -> tuple[str, ...]:
+    """The interpreter and its arguments; empty for a program of its own."""
+    return (f"/app/bin/{backend.framework}", *backend.start) if backend.start else ()
+
+
+def _directory(backend: Backend) -> str:
+    """Python looks for modules where it starts, Node from each file upwards through the monorepo's directories."""
+    match backend.framework:
+        case "python":
+            return "/app/src"
+        case "node":
+            return str(PurePosixPath("/app/src") / backend.directory)
+        case _:
+            return "/"
 
 
 def _ready_path(settings: Settings, backend: Backend) -> str | None:

@@ -12,7 +12,8 @@ from orchestrator.build.site import Site
 from orchestrator.build.toolchain import runtime_package
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError
-from orchestrator.plan import BuildPlan, NodeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import NodeOutput
 
 
 def complete_application(site: Site, build: BuildPlan, workspace: Workspace, ecosystem: Ecosystem) -> None:

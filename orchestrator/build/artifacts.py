@@ -11,7 +11,8 @@ from pathlib import Path
 from orchestrator.build.inventory import Component, from_json, to_json
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.files import no_space_is_an_error, read_json, remove_tree, tree_size, write_json
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, GoOutput
 
 KEEP = 5
 """How many artifacts of one service are kept: rollbacks run from images, this only saves builds."""

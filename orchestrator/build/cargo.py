@@ -14,7 +14,8 @@ from orchestrator.build.rust_tools import NO_RUST, Linker, RustTools
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import OrchestratorError
-from orchestrator.plan import BuildPlan, CargoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput
 from orchestrator.tools.platforms import PLATFORMS
 
 WRITE_LOCK = ("cargo", "generate-lockfile")

@@ -13,7 +13,8 @@ from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, run_command
 from orchestrator.errors import BuildError, ToolchainError
 from orchestrator.events import Note
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
 from orchestrator.tools.platforms import PLATFORMS
 
 

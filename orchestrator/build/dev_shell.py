@@ -12,7 +12,8 @@ from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, Command, run_command
 from orchestrator.events import Note
 from orchestrator.files import read_json, write_json
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, GoOutput
 
 
 def rust_tools(site: Site, build: BuildPlan, bench: Bench) -> RustTools:

@@ -15,7 +15,8 @@ from orchestrator.build.site import Site
 from orchestrator.build.steps import Bench, Command
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, GoOutput, NodeOutput, PythonOutput, Step, TreeOutput
 
 
 class Ecosystem(Protocol):

@@ -9,7 +9,8 @@ from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.files import remove_tree
-from orchestrator.plan import BuildPlan, GoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import GoOutput
 from orchestrator.tools.platforms import architecture_name
 
 WRITE_LOCK = ("go", "mod", "tidy")

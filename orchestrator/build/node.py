@@ -11,7 +11,8 @@ from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import OrchestratorError
 from orchestrator.files import remove_tree
-from orchestrator.plan import BuildPlan, NodeOutput, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import NodeOutput, TreeOutput
 
 _MANIFESTS = frozenset({"package.json", ".npmrc"})
 _MODULES = re.compile(r"\b(\d+) modules transformed")

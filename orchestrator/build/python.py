@@ -12,7 +12,8 @@ from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.files import remove_tree, resource
-from orchestrator.plan import ARRANGE_PYTHON, BuildPlan, PythonOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import ARRANGE_PYTHON, PythonOutput
 
 WRITE_LOCK = ("uv", "lock")
 

@@ -27,7 +27,8 @@ from orchestrator.build.workspace import Workspace, sync_sources
 from orchestrator.errors import BuildError
 from orchestrator.events import Note, PhaseFinished
 from orchestrator.files import tree_size
-from orchestrator.plan import BuildPlan, CargoOutput, GoOutput, Kind, Step
+from orchestrator.plan import BuildPlan, Kind
+from orchestrator.recipes import CargoOutput, GoOutput, Step
 
 Cache = Literal["hit", "partial", "miss"]
 

@@ -6,7 +6,10 @@ from typing import assert_never
 
 from orchestrator.detect import golang, rust
 from orchestrator.detect.evidence import Evidence
+from orchestrator.detect.packages import PackageManager
 from orchestrator.detect.program import Candidate, Language, Program
+from orchestrator.detect.python import program as python
+from orchestrator.detect.python.project import is_workspace, read_project
 from orchestrator.detect.routes import Dialect, choose_api, choose_health, choose_ready, find_port, find_routes
 from orchestrator.detect.sources import read_toml, resolve_inside
 from orchestrator.errors import ProjectError
@@ -18,7 +21,8 @@ SEARCH_DEPTH = 3
 class Backend:
     """`directory` and `lock_file` are relative to the monorepo; `ready_path` tells whether what it needs is there.
 
-    `framework` is "rust" or "go"; `package` and `binary` are what its build tool calls the source and the program.
+    `framework` is "rust", "go" or "python"; `package` and `binary` are what its build tool calls the source and the
+    program, and `start` the arguments of the interpreter where one runs it (see `Program`).
     """
 
     framework: Language
@@ -31,6 +35,9 @@ class Backend:
     api_path: str | None
     evidence: tuple[Evidence, ...]
     ready_path: str | None = None
+    start: tuple[str, ...] = ()
+    package_manager: PackageManager | None = None
+    build_script: bool = False
 
 
 def detect_backend(
@@ -44,9 +51,9 @@ def detect_backend(
     chosen = _given_candidate(root, given) if given is not None else _only_candidate(root)
     if chosen is None:
         return None
-    program, dialect = _describe(root, chosen, binary)
-    listening, listening_evidence = find_port(root, program.directory, dialect, port)
-    routes = find_routes(root, program.directory, dialect)
+    program = _describe(root, chosen, binary)
+    listening, listening_evidence = _find_port(root, program, port)
+    routes = _find_routes(root, program)
     health, health_evidence = choose_health(routes, program.directory)
     ready, ready_evidence = choose_ready(routes)
     api, api_evidence = choose_api(routes, api_prefix)
@@ -61,52 +68,103 @@ def detect_backend(
         api_path=api,
         ready_path=ready,
         evidence=(*program.evidence, *listening_evidence, *health_evidence, *ready_evidence, *api_evidence),
+        start=program.start,
+        package_manager=program.package_manager,
+        build_script=program.build_script,
     )
 
 
-def _describe(root: Path, chosen: Candidate, binary: str | None) -> tuple[Program, Dialect]:
+def _describe(root: Path, chosen: Candidate, binary: str | None) -> Program:
     match chosen.language:
         case "rust":
-            return rust.describe_rust(root, chosen.directory, binary), rust.DIALECT
+            return rust.describe_rust(root, chosen.directory, binary)
         case "go":
-            return golang.describe_go(root, chosen.directory, binary), golang.DIALECT
+            return golang.describe_go(root, chosen.directory, binary)
+        case "python":
+            return python.describe_python(root, chosen.directory, binary)
         case _:
             assert_never(chosen.language)
 
 
+def _find_port(root: Path, program: Program, given: int | None) -> tuple[int, tuple[Evidence, ...]]:
+    dialects: dict[Language, Dialect] = {"rust": rust.DIALECT, "go": golang.DIALECT, "python": python.DIALECT}
+    return find_port(root, program, dialects[program.language], given)
+
+
+def _find_routes(root: Path, program: Program) -> dict[str, Evidence]:
+    match program.language:
+        case "rust":
+            return find_routes(root, program.directory, rust.DIALECT)
+        case "go":
+            return find_routes(root, program.directory, golang.DIALECT)
+        case "python":
+            return python.find_python_routes(root, program.directory)
+        case _:
+            assert_never(program.language)
+
+
 def _given_candidate(root: Path, given: str) -> Candidate:
-    """A package or module in the directory itself, a main package of Go, or the only candidate below it."""
+    """A package, module or project in the directory itself, a main package of Go, or the only candidate below it."""
     directory = resolve_inside(root, given, flag="--backend-dir")
     place = root / directory
-    manifests = [name for name in ("Cargo.toml", "go.mod") if (place / name).is_file()]
+    manifests = _manifests(root, directory)
     if len(manifests) > 1:
         raise ProjectError(
-            f"--backend-dir {given}: there is a Cargo.toml and a go.mod in {place}",
+            f"--backend-dir {given}: there is {' and '.join(f'a {name}' for name in manifests.values())} in {place}",
             hint="point it at the directory of the program's own package, such as cmd/api",
         )
     if not manifests and any(place.glob("*.go")) and golang.module_of(root, directory) is not None:
         return Candidate("go", directory, serves=True)
-    if manifests == ["go.mod"]:
-        return Candidate("go", directory, serves=True)
-    if not manifests and not (place / "go.work").is_file():
+    is_root = (place / "go.work").is_file() or is_workspace(root, directory)
+    if not manifests and not is_root:
         raise ProjectError(
-            f"--backend-dir {given}: there is no Cargo.toml or go.mod in {place}",
-            hint="Rust and Go are the backend languages supported so far",
+            f"--backend-dir {given}: there is no Cargo.toml, go.mod, pyproject.toml or requirements.txt in {place}",
+            hint="Rust, Go and Python are the backend languages supported so far",
         )
-    if manifests and "package" in read_toml(place / "Cargo.toml"):
-        return Candidate("rust", directory, serves=True)
+    for language in manifests:
+        if _is_own(root, directory, language):
+            return Candidate(language, directory, serves=True)
     found = _choose(root, _candidates(root, directory))
     if found is None:
         raise ProjectError(f"nothing in the workspace {place} makes a program")
     return found
 
 
+def _manifests(root: Path, directory: PurePosixPath) -> dict[Language, str]:
+    """The languages of a directory with their manifests; beside another's, a Python project only if it has a program.
+
+    The pyproject.toml in a Rust package is often there to make a Python package of it, or for a tool.
+    """
+    names: dict[Language, str] = {"rust": "Cargo.toml", "go": "go.mod"}
+    found = {language: name for language, name in names.items() if (root / directory / name).is_file()}
+    project = read_project(root, directory)
+    if project is not None and (not found or python.makes_program(root, directory)):
+        found["python"] = project.manifest.name
+    return found
+
+
+def _is_own(root: Path, directory: PurePosixPath, language: Language) -> bool:
+    """Whether the manifest in a directory is one of a program's own, not only of a workspace."""
+    match language:
+        case "rust":
+            return "package" in read_toml(root / directory / "Cargo.toml")
+        case "go":
+            return True
+        case "python":
+            return not is_workspace(root, directory) or python.makes_program(root, directory)
+        case _:
+            assert_never(language)
+
+
 def _only_candidate(root: Path) -> Candidate | None:
-    return _choose(root, _candidates(root, PurePosixPath()))
+    """Python scripts without a web framework are more often tools than backends: these have to be pointed at."""
+    found = _candidates(root, PurePosixPath())
+    return _choose(root, tuple(one for one in found if one.serves or one.language != "python"))
 
 
 def _candidates(root: Path, below: PurePosixPath) -> tuple[Candidate, ...]:
-    found = (*rust.find_rust(root, below, depth=SEARCH_DEPTH), *golang.find_go(root, below, depth=SEARCH_DEPTH))
+    finders = (rust.find_rust, golang.find_go, python.find_python)
+    found = [candidate for find in finders for candidate in find(root, below, depth=SEARCH_DEPTH)]
     return tuple(sorted(found, key=lambda candidate: (len(candidate.directory.parts), candidate.directory)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.detect.evidence import Evidence
 from orchestrator.detect.program import Candidate, Program
-from orchestrator.detect.routes import Dialect
+from orchestrator.detect.routes import RouteDialect
 from orchestrator.detect.sources import find_named, line_of
 from orchestrator.errors import ProjectError
 
@@ -220,9 +220,9 @@ def _blocks_around(text: str, position: int) -> Iterator[re.Match[str]]:
             yield block
 
 
-DIALECT = Dialect(
+DIALECT = RouteDialect(
     suffix=".go",
-    tests="_test.go",
+    tests=re.compile(r"_test\.go$"),
     reads_port=re.compile(r"\"PORT\""),
     port=re.compile(
         r"\"(?:0\.0\.0\.0|127\.0\.0\.1|localhost|\[::\])?:(?P<address>\d{2,5})\""

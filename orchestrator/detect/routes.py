@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from orchestrator.detect.evidence import Evidence
+from orchestrator.detect.program import Program
 from orchestrator.detect.sources import Hit, search
 from orchestrator.errors import ProjectError
 
@@ -16,25 +17,36 @@ READY_PATHS = ("/ready", "/readyz", "/health/ready", "/api/ready")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a language's sources say it. `port` has groups for the number; `path_of` gives the path of a `route` hit."""
+    """How a language's sources say where they listen: `port` has groups for the number.
+
+    Files whose path `tests` matches somewhere are left out.
+    """
 
     suffix: str
-    tests: str
+    tests: re.Pattern[str] | None
     reads_port: re.Pattern[str]
     port: re.Pattern[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDialect(Dialect):
+    """How they say what they answer, too: `path_of` gives the path of a `route` hit."""
+
     route: re.Pattern[str]
     path_of: Callable[[re.Match[str]], str]
 
 
-def find_port(
-    root: Path, directory: PurePosixPath, dialect: Dialect, given: int | None
-) -> tuple[int, tuple[Evidence, ...]]:
-    """The port given, else the one the source names. Raises `ProjectError` when it names several."""
+def find_port(root: Path, program: Program, dialect: Dialect, given: int | None) -> tuple[int, tuple[Evidence, ...]]:
+    """The port given, else the one the source names.
+
+    Raises `ProjectError` when it names several and does not read PORT.
+    """
     if given is not None:
         return given, ()
+    directory = program.directory
     hits = tuple(_hits(root, directory, dialect, dialect.port))
     ports = {int(next(filter(None, hit.match.groups()))): hit for hit in hits}
-    reads = next(_hits(root, directory, dialect, dialect.reads_port), None)
+    reads = _port_reader(root, program, dialect)
     if len(ports) > 1 and reads is None:
         raise ProjectError(
             f"the backend's port is not clear: {', '.join(map(str, sorted(ports)))}",
@@ -45,11 +57,11 @@ def find_port(
         port, hit = next(iter(ports.items()))
         return port, (Evidence(f"listens on port {port}", hit.path, hit.line),)
     if reads is not None:
-        return DEFAULT_PORT, (Evidence(f"reads PORT, given {DEFAULT_PORT}", reads.path, reads.line),)
+        return DEFAULT_PORT, (reads,)
     return DEFAULT_PORT, (Evidence(f"no port found in the source, so {DEFAULT_PORT}", directory.as_posix()),)
 
 
-def find_routes(root: Path, directory: PurePosixPath, dialect: Dialect) -> dict[str, Evidence]:
+def find_routes(root: Path, directory: PurePosixPath, dialect: RouteDialect) -> dict[str, Evidence]:
     """Each path the source answers to GET requests, with where it says so."""
     routes: dict[str, Evidence] = {}
     for hit in _hits(root, directory, dialect, dialect.route):
@@ -80,6 +92,14 @@ def choose_api(routes: dict[str, Evidence], prefix: str) -> tuple[str | None, tu
     return None, ()
 
 
+def _port_reader(root: Path, program: Program, dialect: Dialect) -> Evidence | None:
+    """Where PORT is read: somewhere in the source, or by what serves the program."""
+    if program.reads_port:
+        return Evidence(f"{program.binary} is served on PORT, given {DEFAULT_PORT}", program.lock_file.as_posix())
+    reads = next(_hits(root, program.directory, dialect, dialect.reads_port), None)
+    return Evidence(f"reads PORT, given {DEFAULT_PORT}", reads.path, reads.line) if reads is not None else None
+
+
 def _hits(root: Path, directory: PurePosixPath, dialect: Dialect, pattern: re.Pattern[str]) -> Iterator[Hit]:
     hits = search(root, directory, (dialect.suffix,), pattern)
-    return (hit for hit in hits if not (dialect.tests and hit.path.endswith(dialect.tests)))
+    return (hit for hit in hits if dialect.tests is None or not dialect.tests.search(hit.path))

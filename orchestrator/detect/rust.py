@@ -6,15 +6,15 @@ from typing import Any
 
 from orchestrator.detect.evidence import Evidence
 from orchestrator.detect.program import Candidate, Program
-from orchestrator.detect.routes import Dialect
+from orchestrator.detect.routes import RouteDialect
 from orchestrator.detect.sources import find_named, line_of, read_toml
 from orchestrator.errors import ProjectError
 
 WEB_FRAMEWORKS = ("axum", "actix-web", "rocket", "warp", "poem", "salvo", "tide", "hyper")
 
-DIALECT = Dialect(
+DIALECT = RouteDialect(
     suffix=".rs",
-    tests="",
+    tests=None,
     reads_port=re.compile(r"\"PORT\""),
     port=re.compile(
         r"[\"'](?:0\.0\.0\.0|127\.0\.0\.1|localhost|\[::\]):(?P<address>\d{2,5})[\"']"

@@ -31,7 +31,7 @@ def find_named(root: Path, name: str, *, depth: int) -> tuple[PurePosixPath, ...
     found = []
     for directory, subdirectories, names in os.walk(root):
         relative = PurePosixPath(os.path.relpath(directory, root))
-        subdirectories[:] = sorted(child for child in subdirectories if _is_source_directory(child))
+        subdirectories[:] = sorted(child for child in subdirectories if is_source_directory(child))
         if len(relative.parts) >= depth:
             subdirectories.clear()
         if name in names:
@@ -60,7 +60,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The file's table. Raises `ProjectError` naming file and position."""
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProjectError(f"{path} cannot be read: {error}") from error
 
 
@@ -92,14 +92,15 @@ def resolve_inside(root: Path, given: str, *, flag: str) -> PurePosixPath:
     return PurePosixPath(real.relative_to(real_root).as_posix())
 
 
+def is_source_directory(name: str) -> bool:
+    """Whether people's own files may be in a directory called so."""
+    return name not in NOT_SOURCES and not name.startswith(".")
+
+
 def _sources(directory: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
     for current, subdirectories, names in os.walk(directory):
-        subdirectories[:] = sorted(child for child in subdirectories if _is_source_directory(child))
+        subdirectories[:] = sorted(child for child in subdirectories if is_source_directory(child))
         for name in sorted(names):
             path = Path(current, name)
             if name.endswith(suffixes) and path.is_file() and path.stat().st_size <= MAX_SOURCE_BYTES:
                 yield path
-
-
-def _is_source_directory(name: str) -> bool:
-    return name not in NOT_SOURCES and not name.startswith(".")

@@ -15,12 +15,13 @@ _LIBRARY = re.compile(r"app/lib/[^/]+\.so[^/]*")
 class Application:
     """What was built: an executable, or a tree that holds an interpreter and is started by `command`.
 
-    `directory` is where a command starts.
+    `directory` is where a command starts, `defaults` are variables it has unless a container is given others.
     """
 
     path: Path
     command: tuple[str, ...] = ()
     directory: str = "/"
+    defaults: tuple[tuple[str, str], ...] = ()
 
     @property
     def entrypoint(self) -> tuple[str, ...]:
@@ -39,8 +40,14 @@ def application_layers(application: Application, store: Path) -> dict[str, Seque
     return {"dependencies": packages, "application": own}
 
 
-def application_environment(layers: Mapping[str, Sequence[Entry]]) -> tuple[tuple[str, str], ...]:
-    """PATH, and where other people's extension modules find the libraries they count on (ld.so(8))."""
+def application_environment(
+    application: Application, layers: Mapping[str, Sequence[Entry]]
+) -> tuple[tuple[str, str], ...]:
+    """PATH, the defaults, and where other people's extension modules find the libraries they count on (ld.so(8))."""
     entries = (entry for layer in layers.values() for entry in layer)
     links = any(isinstance(entry, Link) and _LIBRARY.fullmatch(entry.path) for entry in entries)
-    return (("PATH", "/app/bin"), *((("LD_LIBRARY_PATH", "/app/lib"),) if links else ()))
+    return (
+        ("PATH", "/app/bin"),
+        *application.defaults,
+        *((("LD_LIBRARY_PATH", "/app/lib"),) if links else ()),
+    )

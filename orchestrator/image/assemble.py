@@ -143,7 +143,8 @@ def find_products(plan: Plan, results: BuildResults, platform: str | None = None
 
 
 def _find_application(backend: BackendPlan, artifacts: Mapping[str, Path], platform: str) -> Application:
-    return Application(artifacts[build_name(backend.service, platform)], backend.command, backend.directory)
+    artifact = artifacts[build_name(backend.service, platform)]
+    return Application(artifact, backend.command, backend.directory, backend.defaults)
 
 
 def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery) -> list[tuple[ImagePlan, Closure]]:

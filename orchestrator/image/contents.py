@@ -83,7 +83,9 @@ def read_program(path: Path, image_path: str) -> File:
 def read_application(
     tree: Path, image_root: str, *, store: Path = STORE
 ) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """A tree with an interpreter, below `image_root`, as (what it depends on, the monorepo's own code in src/).
+    """A tree with an interpreter, below `image_root`, as (what it depends on, the monorepo's own code).
+
+    The latter is what is in src/, but not in a node_modules there.
 
     Raises `ImageError` for what cannot be in an image, such as a link that leads out of it.
     """
@@ -93,7 +95,11 @@ def read_application(
         return _application_entry(f"{image_root}/{below}", host, status, tree, store) if below else None
 
     entries = _walk(tree, read)
-    ours = tuple(entry for entry in entries if entry.path == own or entry.path.startswith(f"{own}/"))
+    ours = tuple(
+        entry
+        for entry in entries
+        if f"{entry.path}/".startswith(f"{own}/") and "/node_modules/" not in f"{entry.path}/"
+    )
     return tuple(entry for entry in entries if entry not in set(ours)), ours
 
 

@@ -94,7 +94,7 @@ def plan_backend_image(app: str, service: str, application: Application, share: 
     config = ImageConfig(
         entrypoint=application.entrypoint,
         labels=_labels(app, service),
-        environment=application_environment(made),
+        environment=application_environment(application, made),
         ports=(port,),
         directory=application.directory,
     )
@@ -143,11 +143,12 @@ def plan_single_image(app: str, parts: SingleParts, share: StoreShare) -> ImageP
             ),
         }
     )
+    environment = application_environment(parts.application, made) if parts.application else (("PATH", "/app/bin"),)
     config = ImageConfig(
         entrypoint=_init_arguments(parts),
         command=(CONFIG_PATH,),
         labels=_labels(app, SINGLE),
-        environment=application_environment(made),
+        environment=environment,
         ports=(PUBLIC_PORT,),
         directory=parts.application.directory if parts.application else "/",
     )

@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.build import runner
 from orchestrator.build.runner import run_builds
-from orchestrator.plan import BuildPlan, CargoOutput, Plan, Step, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel
+from orchestrator.recipes import CargoOutput, Step
 from orchestrator.settings import Settings
 
 APP = "backend/app"

@@ -21,8 +21,9 @@ from orchestrator.build.steps import Bench
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.errors import BuildError, DiskError, FetchError, Interrupted, ProjectError, ToolchainError
 from orchestrator.events import Event, Line, Note, PhaseStarted
-from orchestrator.plan import BuildPlan, CargoOutput, Plan, Step, TreeOutput, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel
+from orchestrator.recipes import CargoOutput, Step, TreeOutput
 from orchestrator.settings import Settings
 from orchestrator.tools.nix import Nix
 

@@ -12,8 +12,9 @@ from orchestrator.build.snapshot import take_snapshot
 from orchestrator.build.toolchain import open_toolchain
 from orchestrator.errors import ProjectError, ToolchainError
 from orchestrator.events import Event, Line, Note
-from orchestrator.plan import BuildPlan, Plan, Step, TreeOutput, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel, find
+from orchestrator.recipes import Step, TreeOutput
 from orchestrator.settings import Settings
 
 pytestmark = pytest.mark.skipif(find("nix") is None, reason="Nix is not installed")

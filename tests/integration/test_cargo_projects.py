@@ -21,8 +21,9 @@ from orchestrator.build import runner
 from orchestrator.build.runner import run_builds
 from orchestrator.build.service import ServiceBuild
 from orchestrator.events import Event, Note
-from orchestrator.plan import BuildPlan, Plan, Step, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel
+from orchestrator.recipes import Step
 from orchestrator.settings import Settings
 from tests.integration.test_build import backend, cargo_directory, open_host, put
 

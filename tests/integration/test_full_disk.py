@@ -24,8 +24,9 @@ from orchestrator.files import remove_tree
 from orchestrator.image import scratch, storage
 from orchestrator.image.layers import File, ImagePlan, arrange_layers
 from orchestrator.image.storage import Workshop, store_layers
-from orchestrator.plan import BuildPlan, CargoOutput
+from orchestrator.plan import BuildPlan
 from orchestrator.process import Cancel
+from orchestrator.recipes import CargoOutput
 from orchestrator.settings import Health, Limits
 from orchestrator.tools.nix import Nix
 from tests.integration.test_images import make_engine, make_sources, nothing, plan_of, unmount_below

@@ -12,8 +12,9 @@ from orchestrator.build.runner import run_builds
 from orchestrator.build.service import ServiceBuild
 from orchestrator.errors import ToolchainError
 from orchestrator.events import Event, Note
-from orchestrator.plan import BuildPlan, CargoOutput, Plan, Step, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel, find
+from orchestrator.recipes import CargoOutput, Step
 from orchestrator.settings import Settings
 from tests.integration.test_build import put
 

@@ -14,7 +14,8 @@ from orchestrator.build.steps import telling_lines
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import ProjectError
 from orchestrator.events import Event, Note
-from orchestrator.plan import BuildPlan, CargoOutput, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, TreeOutput
 
 API = BuildPlan(
     "api", "backend", "rust", PurePosixPath("api"), PurePosixPath("api/Cargo.lock"), (), CargoOutput("api", "serve")

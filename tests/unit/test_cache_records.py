@@ -18,7 +18,8 @@ from orchestrator.build.cache.restore import _moved_back, _own_directories
 from orchestrator.build.cache.save import take_manifest
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.build.toolchain import Toolchain
-from orchestrator.plan import BuildPlan, CargoOutput, Step
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, Step
 from orchestrator.tools.nix import Nix
 
 NIX = Nix(Path("/usr/bin/nix"), (2, 8), {})

@@ -15,7 +15,8 @@ from orchestrator.build.registries import UserConfig, read_user_config, to_toml
 from orchestrator.build.rust_tools import Linker, RustTools
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
-from orchestrator.plan import BuildPlan, CargoOutput, Step
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, Step
 
 NOTHING = UserConfig({}, {}, {}, ())
 

@@ -7,7 +7,8 @@ import pytest
 from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused, satisfies, unlocked_crates
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.errors import BuildError
-from orchestrator.plan import BuildPlan, CargoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput
 
 LOCK = """
 [[package]]

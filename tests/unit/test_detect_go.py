@@ -138,9 +138,9 @@ def test_routes_in_groups_and_blocks_have_their_whole_path(tmp_path: Path):
     assert (found.health_path, found.api_path, found.ready_path) == ("/api/health", "/api/v1/towns", None)
 
 
-def test_a_directory_without_a_manifest_names_both_languages(tmp_path: Path):
+def test_a_directory_without_a_manifest_names_the_languages(tmp_path: Path):
     write(tmp_path, {"api/readme": ""})
-    with pytest.raises(ProjectError, match=r"no Cargo\.toml or go\.mod"):
+    with pytest.raises(ProjectError, match=r"no Cargo\.toml, go\.mod, pyproject\.toml or"):
         backend(tmp_path, given="api")
     write(tmp_path, {"api/go.mod": MODULE, "api/main.go": SERVER, "api/Cargo.toml": crate("api")})
     with pytest.raises(ProjectError, match=r"a Cargo\.toml and a go\.mod"):

@@ -17,7 +17,8 @@ from orchestrator.build.disk import (
 )
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.errors import DiskError
-from orchestrator.plan import BuildPlan, CargoOutput, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import CargoOutput, TreeOutput
 
 API = BuildPlan(
     "api", "backend", "rust", PurePosixPath("api"), PurePosixPath("Cargo.lock"), (), CargoOutput("api", "api")

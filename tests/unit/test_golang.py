@@ -11,7 +11,8 @@ from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, ToolchainError
 from orchestrator.image.sbom import build_url
-from orchestrator.plan import BuildPlan, GoOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import GoOutput
 
 LISTED = [
     "package net true 5",

@@ -7,7 +7,8 @@ import pytest
 from orchestrator.build.node import Node
 from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.build.workspace import Workspace
-from orchestrator.plan import BuildPlan, TreeOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import TreeOutput
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.files import resource
 from orchestrator.image.sbom import build_url
-from orchestrator.plan import ARRANGE_PYTHON, BuildPlan, PythonOutput
+from orchestrator.plan import BuildPlan
+from orchestrator.recipes import ARRANGE_PYTHON, PythonOutput
 from tests.unit.test_elf import make_elf
 
 LOCK = """

@@ -15,8 +15,9 @@ from orchestrator.build.site import Site, phase
 from orchestrator.build.toolchain import Toolchain
 from orchestrator.errors import BuildError, Interrupted, ProjectError, ToolchainError
 from orchestrator.events import Event, Note, PhaseFinished
-from orchestrator.plan import BuildPlan, CargoOutput, Plan, WebPlan
+from orchestrator.plan import BuildPlan, Plan, WebPlan
 from orchestrator.process import Cancel
+from orchestrator.recipes import CargoOutput
 from orchestrator.settings import Settings
 from orchestrator.tools.nix import Nix
 

@@ -9,8 +9,9 @@ from orchestrator.build.runner import run_builds
 from orchestrator.errors import BuildError
 from orchestrator.events import Emit
 from orchestrator.files import locked, remove_tree, sha256
-from orchestrator.plan import CargoOutput, Plan
+from orchestrator.plan import Plan
 from orchestrator.process import Cancel
+from orchestrator.recipes import CargoOutput
 from orchestrator.settings import Settings
 
 
