@@ -113,11 +113,11 @@ DJANGO = {
 
 
 def test_django_is_served_by_the_server_there_is(tmp_path: Path):
-    found = detected(tmp_path, {**DJANGO, "requirements.txt": "Django==5\ngunicorn\nuvicorn\n"})
+    found = detected(tmp_path, {**DJANGO, "requirements.txt": "Django==5\ngunicorn==23\nuvicorn==1\n"})
     assert found.start == ("-m", "gunicorn", "--chdir", "mysite", "mysite.wsgi:application")
     claims = {str(item) for item in found.evidence}
     assert "WSGI_APPLICATION is mysite.wsgi.application (mysite/mysite/settings.py:1)" in claims
-    found = detected(tmp_path, {"requirements.txt": "Django==5\nuvicorn\n"})
+    found = detected(tmp_path, {"requirements.txt": "Django==5\nuvicorn==1\n"})
     assert found.binary == "mysite.asgi:application"
     assert "'--app-dir', 'mysite'" in found.start[1]
 
@@ -131,7 +131,7 @@ def test_what_only_looks_like_a_web_framework_is_none(tmp_path: Path):
             "api/pyproject.toml": project("bindings", extra='[build-system]\nbuild-backend = "maturin"\n'),
             "stubs/requirements.txt": "django-stubs==5\nflask_cors\ndjango/x.whl\n# flask\n-c fastapi.txt\ngit+https://x.org/flask\n",
             "stubs/main.py": "import django\n" + SCRIPT,
-            "crawler/requirements.txt": "aiohttp\n",
+            "crawler/requirements.txt": "aiohttp==3\n",
             "crawler/main.py": "import aiohttp\n" + SCRIPT,
             "library/pyproject.toml": project("library"),
             "library/library.py": "import fastapi\n",
@@ -255,7 +255,7 @@ def test_the_servers_listen_where_host_and_port_say(tmp_path: Path, monkeypatch:
     asgi = detected(tmp_path / "1", {**UVICORN, "main.py": "from fastapi import FastAPI as Made\n" + factory})
     arguments = ["main:create_app", "--factory", "--host", "0.0.0.0", "--port", "3001"]
     assert ran(asgi.start, "uvicorn.main", "main", monkeypatch) == arguments
-    files = {"requirements.txt": "flask\nwaitress\n", "main.py": "from flask import Flask as Made\n" + factory}
+    files = {"requirements.txt": "flask==3\nwaitress==3\n", "main.py": "from flask import Flask as Made\n" + factory}
     wsgi = detected(tmp_path / "2", files)
     assert ran(wsgi.start, "waitress.runner", "run", monkeypatch) == [
         "--listen=0.0.0.0:3001",
@@ -364,7 +364,7 @@ def towns(): ...
 }
 URLS = {
     **DJANGO,
-    "requirements.txt": "django\ngunicorn\n",
+    "requirements.txt": "django==5\ngunicorn==23\n",
     "mysite/mysite/urls.py": """
 from django.urls import include, path
 
@@ -382,7 +382,7 @@ urlpatterns += [path("v1/towns", v), path("health", v)]
 """,
 }
 LISTS = {
-    "requirements.txt": "starlette\nuvicorn\n",
+    "requirements.txt": "starlette==1\nuvicorn==1\n",
     "main.py": """
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
@@ -451,3 +451,30 @@ def test_no_file_is_too_odd(tmp_path: Path, texts: list[str]):
             describe_python(tmp_path, PurePosixPath(), wanted)
         except ProjectError:
             pass
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("flask==3.0.0", ""),
+        ("flask == 3.0.0  # the one", ""),
+        ("flask===3.0.0 ; python_version >= '3.9'", ""),
+        ("flask==3.0.0 \\\n    --hash=sha256:00", ""),
+        ("flask @ https://e.org/flask-3.whl", ""),
+        ("flask", "requirements.txt:2 does not fix the version of flask"),
+        ("flask>=3", "requirements.txt:2 does not fix the version of flask"),
+        ("flask==3.*", "requirements.txt:2 does not fix the version of flask"),
+        ("flask>=3 ; python_version=='3.9'", "requirements.txt:2 does not fix the version of flask"),
+        ("-e .", "requirements.txt:2 installs a directory: -e ."),
+        ("./lib", "requirements.txt:2 installs a directory: ./lib"),
+    ],
+)
+def test_requirements_have_to_fix_every_version(tmp_path: Path, line: str, said: str):
+    (tmp_path / "requirements.txt").write_text(f"gunicorn==23.0.0\n{line}\nflask==3.0.0\n")
+    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    if not said:
+        assert describe_python(tmp_path, PurePosixPath(), None).binary == "app:app"
+        return
+    with pytest.raises(ProjectError) as caught:
+        describe_python(tmp_path, PurePosixPath(), None)
+    assert caught.value.message == said

@@ -20,6 +20,7 @@ from orchestrator.detect.python.project import (
     MANIFESTS,
     PythonProject,
     check_lock,
+    check_pins,
     find_lock,
     installed_packages,
     read_project,
@@ -113,6 +114,8 @@ def describe_python(root: Path, directory: PurePosixPath, wanted: str | None) ->
     installed = installed_packages(root, source.project, source.lock)
     chosen = _choose(source, installed, wanted)
     start, why = _start(source, installed, chosen)
+    if source.lock.name == "requirements.txt":
+        check_pins(root, source.lock)
     return Program(
         "python",
         directory,

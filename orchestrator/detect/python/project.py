@@ -22,6 +22,12 @@ MANIFESTS = ("pyproject.toml", "requirements.txt", "Pipfile")
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _REQUIREMENT = re.compile(rf"\s*(?P<name>{_NAME})\s*(?:\[(?P<extras>[^\]]*)\])?(?=$|[\s(<>=!~;@,])")
 _INCLUDE = re.compile(r"\s*(?:-r|--requirement)(?:\s+|=)?(?P<path>\S+)")
+_PINNED = re.compile(r"===?\s*[^\s,*]+\s*(?:\\|--|$)|@\s*\S")
+_DIRECTORY = re.compile(r"\s*(?:(?:-e|--editable)\b|\.{0,2}/|\.\.?\s*$|file:)")
+_PIN_ADVICE = (
+    "name what you want in requirements.in, and run: uv pip compile requirements.in --universal --generate-hashes"
+    " -o requirements.txt"
+)
 _UV_ADVICE = "run uvx migrate-to-uv for a uv.lock, or lock the dependencies for pip: "
 _OTHER_LOCKS = {
     "poetry.lock": "poetry export -f requirements.txt -o requirements.txt",
@@ -34,12 +40,16 @@ _BROUGHT = {("fastapi", "standard"): "uvicorn", ("fastapi", "all"): "uvicorn", (
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A package by its normal name, with the extras asked for; `path` (relative to the monorepo) and `line` say so."""
+    """A package by its normal name, with the extras asked for; `path` (relative to the monorepo) and `line` say so.
+
+    `pinned`: one version will do, or an address is named.
+    """
 
     name: str
     extras: frozenset[str]
     path: str
     line: int | None
+    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,21 @@ def check_lock(root: Path, project: PythonProject, lock: PurePosixPath) -> None:
             )
 
 
+def check_pins(root: Path, lock: PurePosixPath) -> None:
+    """Raise `ProjectError` when requirements leave a version open: the same commit could give something else."""
+    for required in read_requirements(root, lock):
+        if not required.pinned:
+            raise ProjectError(
+                f"{required.path}:{required.line} does not fix the version of {required.name}", hint=_PIN_ADVICE
+            )
+    for number, line in enumerate(_read_lines(root, lock), start=1):
+        if _DIRECTORY.match(line):
+            raise ProjectError(
+                f"{lock}:{number} installs a directory: {line.strip()}",
+                hint="declare it in a pyproject.toml, as a workspace or a path of [tool.uv.sources], and run: uv lock",
+            )
+
+
 def installed_packages(root: Path, project: PythonProject, lock: PurePosixPath) -> frozenset[str]:
     """Normal names of the packages that are installed to run the project, as far as the files tell."""
     if lock.name == "uv.lock" and (root / lock).is_file():
@@ -156,7 +181,8 @@ def _read_requirement(text: str, path: PurePosixPath, line: int | None) -> Requi
     if found is None:
         return None
     extras = frozenset(normal_name(extra.strip()) for extra in (found["extras"] or "").split(","))
-    return Requirement(normal_name(found["name"]), extras - {""}, path.as_posix(), line)
+    pinned = _PINNED.search(text.partition(";")[0]) is not None
+    return Requirement(normal_name(found["name"]), extras - {""}, path.as_posix(), line, pinned)
 
 
 def _read_manifest(root: Path, directory: PurePosixPath) -> dict[str, Any]:
