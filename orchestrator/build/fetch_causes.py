@@ -226,6 +226,6 @@ UV = (
 )
 
 OFFLINE = re.compile(
-    r"disabled by GOPROXY=off|ENOTCACHED|ERR_PNPM_NO_OFFLINE|network (?:was|connectivity is) disabled", re.I
+    r"disabled by GOPROXY=off|ENOTCACHED|ERR_PNPM_NO_OFFLINE|network (?:was|connectivity is) disabled", re.IGNORECASE
 )
 """What Go, npm, pnpm and uv say of what was never fetched; with cargo, whatever fails without the network is that."""

@@ -1,6 +1,6 @@
 """What tools say when they cannot fetch, in a user's words.
 
-The lines are those of cargo 1.95, OpenSSH 9.2, Go 1.26, npm 10, pnpm 10 and 12.
+The lines are those of cargo 1.95, OpenSSH 9.2, Go 1.26, npm 10, pnpm 10 and 12, uv 0.13.
 """
 
 from pathlib import Path
@@ -168,6 +168,26 @@ PNPM_12 = ("Error: ERR_PNPM_META_FETCH_FAIL", "", "  × installing dependencies"
          "https://proxy.example/x/@v/v1.mod cannot be reached", "proxy"),
         ("go", ("verifying example.org/x@v1.6.0: checksum mismatch", "\tdownloaded: h1:a", "SECURITY ERROR"),
          "example.org/x@v1.6.0 is not what go.sum says it is", "do not build it"),
+        ("uv", ("error: Failed to download `anyio==4.16.0`",
+                "  cause: HTTP status client error (401 Unauthorized) for url (https://u:s3cret@own.example/a.whl)"),
+         "https://own.example/a.whl refused access (HTTP 401)", "UV_INDEX_"),
+        ("uv", ("  cause: Because a was not found in the package registry and you require a==1, we can conclude that",
+                "hint: An index URL (https://own.example/simple) could not be queried due to a lack of valid"
+                " authentication credentials (401 Unauthorized)",),
+         "https://own.example/simple refused access (HTTP 401)", "UV_INDEX_"),
+        ("uv", ("hint: An index (https://own.example/simple) returned a 403 Forbidden error. Check that the index URL",),
+         "https://own.example/simple refused access (HTTP 403)", "UV_INDEX_"),
+        ("uv", ("  cause: HTTP status client error (404 Not Found) for url (https://own.example/a.whl)",),
+         "https://own.example/a.whl is not there (HTTP 404)", "right name"),
+        ("uv", ("  cause: HTTP status server error (502 Bad Gateway) for url (https://own.example/a.whl)",),
+         "https://own.example/a.whl answered with HTTP 502", "run again"),
+        ("uv", ("  cause: Because there is no version of a==9 and you require a==9, we can conclude that",),
+         "no index it may come from has a==9", "right name"),
+        ("uv", ("  cause: error sending request for url (https://own.example/a.whl)", "  cause: client error (Connect)",
+                "  cause: tcp connect error", "  cause: Connection refused (os error 111)"),
+         "https://own.example/a.whl cannot be reached", "proxy"),
+        ("uv", ("  cause: Hash mismatch for `a==0.8.0`", "         Expected:"),
+         "a==0.8.0 is not what the lock file says it is", "do not build it"),
     ],
 )  # fmt: skip
 def test_other_tools_are_understood_too(tool: Tool, lines: tuple[str, ...], message: str, hint: str):
@@ -186,6 +206,11 @@ def test_other_tools_are_understood_too(tool: Tool, lines: tuple[str, ...], mess
         ("node", " ERR_PNPM_NO_OFFLINE_TARBALL  A package is missing from the store"),
         ("node", "  ╰─▶ ERR_PNPM_NO_OFFLINE_META: Failed to resolve ms in package mirror"),
         ("go", "go: example.org/x@v1.6.0: module lookup disabled by GOPROXY=off"),
+        (
+            "uv",
+            "  cause: Network connectivity is disabled, but the requested data wasn't found in the cache",
+        ),
+        ("uv", "hint: Packages were unavailable because the network was disabled. When the network is disabled,"),
     ],
 )
 def test_what_was_never_fetched_is_said_offline(tool: Tool, line: str):
