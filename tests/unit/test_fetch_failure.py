@@ -175,7 +175,7 @@ PNPM_12 = ("Error: ERR_PNPM_META_FETCH_FAIL", "", "  × installing dependencies"
                 "hint: An index URL (https://own.example/simple) could not be queried due to a lack of valid"
                 " authentication credentials (401 Unauthorized)",),
          "https://own.example/simple refused access (HTTP 401)", "UV_INDEX_"),
-        ("uv", ("hint: An index (https://own.example/simple) returned a 403 Forbidden error. Check that the index URL",),
+        ("uv", ("hint: An index (https://own.example/simple) returned a 403 Forbidden error. Check that the index",),
          "https://own.example/simple refused access (HTTP 403)", "UV_INDEX_"),
         ("uv", ("  cause: HTTP status client error (404 Not Found) for url (https://own.example/a.whl)",),
          "https://own.example/a.whl is not there (HTTP 404)", "right name"),
