@@ -10,7 +10,7 @@ from orchestrator.build.closure import Closure
 from orchestrator.errors import ImageError
 from orchestrator.events import Event, Note
 from orchestrator.image.admission import admit, contributors
-from orchestrator.image.layers import File, ImageConfig, ImagePlan, LayerPlan
+from orchestrator.image.layers import File, ImageConfig, ImagePlan, LayerPlan, Link
 from orchestrator.settings import parse_bytes
 
 
@@ -24,7 +24,7 @@ def make(tmp_path: Path, *names: str) -> tuple[Closure, list[Path]]:
     return Closure("backend", (members[0],), {members[-1]: (), **references}, tmp_path), members
 
 
-def plan_of(*files: File) -> ImagePlan:
+def plan_of(*files: File | Link) -> ImagePlan:
     return ImagePlan("backend", (LayerPlan("all", files),), ImageConfig(("/x",), ()))
 
 
@@ -86,6 +86,20 @@ def test_a_shell_is_refused_and_can_be_allowed(tmp_path: Path) -> None:
         told(closure, plan)
     assert caught.value.details == ("/bin/bash: backend",)
     assert len(told(closure, plan, allow=["bash"])) == 1
+
+
+def test_the_interpreter_of_a_backend_is_fine_and_no_other(tmp_path: Path) -> None:
+    closure, (python,) = make(tmp_path, "python3-3.11.2")
+    inside = str(python).lstrip("/")
+    program = File(f"{inside}/bin/python3.11", b"", mode=0o755)
+    entries = (program, Link(f"{inside}/bin/python3", "python3.11"), Link(f"{inside}/bin/python", "python3.11"))
+    link = Link("app/bin/python", f"{python}/bin/python3.11")
+    assert told(closure, plan_of(*entries, link)) == []
+    with pytest.raises(ImageError, match="an image: python, python3"):
+        told(closure, plan_of(*entries))
+    other = File(f"{inside}/bin/perl", b"", mode=0o755)
+    with pytest.raises(ImageError, match=r"an image: perl$"):
+        told(closure, plan_of(*entries, link, other))
 
 
 def test_over_budget_the_largest_contributors_are_listed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """References in files, closures from them, and what must not be in an image."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_trees_are_scanned_and_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text(f"/nix/store/{B}-x")
     (tmp_path / "tree" / "link").symlink_to("../outside")
     (tmp_path / "tree" / "sub" / "file").write_text(f"/nix/store/{A}-x")
-    assert scan_references(tmp_path / "tree") == {f"/nix/store/{A}-x"}
+    (tmp_path / "tree" / "sub" / "python").symlink_to(f"/nix/store/{C}-python/bin/python")
+    assert scan_references(tmp_path / "tree") == {f"/nix/store/{A}-x", f"/nix/store/{C}-python"}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,26 @@ def test_a_static_program_asks_nothing(store: Store, tmp_path: Path) -> None:
     (tmp_path / "app").write_bytes(b"static")
     assert runtime_closure("backend", [tmp_path / "app"], store.closure, store=store.root).paths == ()
     assert store.asked == []
+
+
+def test_what_is_left_out_goes_with_all_that_only_it_refers_to(tmp_path: Path) -> None:
+    python, bash, readline, glibc, other = (
+        tmp_path / f"{letter * 32}-{name}"
+        for letter, name in (
+            *(("a", "python3-3.12.1"), ("b", "bash-5.2p37"), ("c", "readline-8.2")),
+            *(("d", "glibc-2.40"), ("f", "bashful-1.0")),
+        )
+    )
+    python.mkdir()
+    members = (
+        Member(python, (python, bash, glibc, other)),
+        Member(bash, (readline, glibc)),
+        Member(readline),
+        Member(glibc, (glibc,)),
+        Member(other),
+    )
+    left = runtime_closure("x", [python], lambda _: members, store=tmp_path, without=re.compile(r"bash-[0-9].*"))
+    assert left.references == {python: (python, glibc, other), glibc: (glibc,), other: ()}
 
 
 def chained() -> Closure:

@@ -124,8 +124,8 @@ class Image:
         host.write_bytes(content)
         self.files[path] = host
 
-    def check(self) -> None:
-        check_elf(Tree(self.files, self.links))
+    def check(self, *environment: str) -> None:
+        check_elf(Tree(self.files, self.links), environment=environment)
 
 
 @pytest.fixture
@@ -206,6 +206,35 @@ def test_a_plugin_no_program_loads_is_checked_with_what_programs_load(image: Ima
     image.check()
     image.add("/plugins/b.so", make_elf(needed=("libz.so",)))
     with pytest.raises(ImageError, match=r"/plugins/b\.so needs libz\.so"):
+        image.check()
+
+
+def test_a_plugin_is_searched_for_libraries_where_the_programs_loader_looks_last(image: Image) -> None:
+    image.add("/app", make_elf(interpreter=LOADER, needed=("libc.so",)))
+    image.add("/usr/lib/libz.so", make_elf())
+    image.add("/plugins/a.so", make_elf(needed=("libz.so",)))
+    image.check()
+
+
+def test_what_only_a_plugin_loads_is_found_through_it(image: Image) -> None:
+    """As in wheels of Python: the libraries that come along find each other by the RPATH of the module alone."""
+    image.add("/app", make_elf(interpreter=LOADER, needed=("libc.so",)))
+    image.add("/a.libs/liba.so", make_elf(needed=("libb.so",)))
+    image.add("/a.libs/libb.so", make_elf())
+    image.add("/zz/module.so", make_elf(rpath="$ORIGIN/../a.libs", needed=("liba.so",)))
+    image.check()
+    del image.files["/zz/module.so"]
+    with pytest.raises(ImageError, match=r"/a\.libs/liba\.so needs libb\.so"):
+        image.check()
+
+
+def test_ld_library_path_counts_for_programs_and_plugins(image: Image) -> None:
+    image.add("/app", make_elf(interpreter=LOADER, needed=("liba.so",)))
+    image.add("/plugin.so", make_elf(needed=("libb.so",)))
+    image.add("/env/liba.so", make_elf())
+    image.add("/env/libb.so", make_elf())
+    image.check("/env")
+    with pytest.raises(ImageError, match=r"/app needs liba\.so"):
         image.check()
 
 

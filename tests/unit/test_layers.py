@@ -283,6 +283,29 @@ def test_a_backend_is_its_program_and_what_it_needs(store: Path, tmp_path: Path)
     assert Directory("tmp", 0o1777) in plan.entries
 
 
+def test_an_interpreters_tree_has_its_packages_below_the_code(store: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for path in ("lib/python3.11/site-packages/a.py", "src/main.py", "src/node_modules/b/index.js"):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text("")
+    (tree / "bin").mkdir()
+    (tree / "bin/python").symlink_to(store / "libc/bin/python")
+    (tree / "lib/libstdc++.so.6").symlink_to(store / "libc/lib/libstdc++.so.6")
+    application = Application(tree, ("/app/bin/python", "-m", "a"), "/app/src", (("X", "1"),))
+    plan = plan_backend_image("towns", "backend", application, StoreShare((), (), store), port=3000)
+    layers = {
+        layer.name: {entry.path for entry in layer.entries if not isinstance(entry, Directory)} for layer in plan.layers
+    }
+    packages = {"app/bin/python", "app/lib/libstdc++.so.6", "app/lib/python3.11/site-packages/a.py"}
+    assert layers["dependencies"] == packages | {"app/src/node_modules/b/index.js"}
+    assert layers["application"] == {"app/src/main.py"}
+    assert (plan.config.entrypoint, plan.config.directory) == (("/app/bin/python", "-m", "a"), "/app/src")
+    assert dict(plan.config.environment) == {"PATH": "/app/bin", "X": "1", "LD_LIBRARY_PATH": "/app/lib"}
+    (tree / "src/up").symlink_to("../../outside")
+    with pytest.raises(ImageError, match="outside of what goes into the image"):
+        plan_backend_image("towns", "backend", application, StoreShare((), (), store), port=3000)
+
+
 def test_certificates_are_linked_when_the_closure_has_them(store: Path, tmp_path: Path) -> None:
     bundle = store / "cacert" / "etc" / "ssl" / "certs" / "ca-bundle.crt"
     bundle.parent.mkdir(parents=True)

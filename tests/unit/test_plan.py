@@ -145,3 +145,68 @@ def test_the_prefix_is_kept_unless_it_is_to_be_stripped() -> None:
     )
     assert kept.web.proxy is not None and not kept.web.proxy.strip
     assert stripped.web.proxy is not None and stripped.web.proxy.strip
+
+
+UV = replace(
+    BACKEND,
+    framework="python",
+    lock_file=PurePosixPath("uv.lock"),
+    package="",
+    binary="main:app",
+    start=("-m", "gunicorn", "main:app"),
+)
+NPM = replace(
+    BACKEND,
+    framework="node",
+    lock_file=PurePosixPath("package-lock.json"),
+    binary="dist/server.js",
+    start=("--enable-source-maps", "dist/server.js"),
+    package_manager=PackageManager("npm", PurePosixPath("package-lock.json"), WHY),
+    build_script=True,
+)
+
+
+def test_python_is_installed_with_the_network_and_arranged_without():
+    build = make_plan(SETTINGS, replace(PROJECT, backend=UV)).builds[1]
+    assert [(step.name, step.argv[0], step.network) for step in build.steps] == [
+        ("inspect", "python3", False),
+        ("fetch", "uv", True),
+        ("build", "uv", False),
+        ("build", "python3", False),
+    ]
+    assert {"--locked", "--no-dev"} <= set(build.steps[1].argv) and "--offline" in build.steps[2].argv
+    pinned = replace(UV, lock_file=PurePosixPath("api/requirements.txt"))
+    fetch, check = make_plan(SETTINGS, replace(PROJECT, backend=pinned)).builds[1].steps[1:3]
+    assert fetch.argv[-1] == "requirements.txt" and check.argv == ("uv", "pip", "check")
+
+
+@pytest.mark.parametrize(
+    ("script", "own", "built"),
+    [(True, None, [("npm", "run", "build")]), (False, None, []), (True, "make", [("bash", "-c", "make")])],
+)
+def test_node_is_built_if_anything_says_how(script: bool, own: str | None, built: list[tuple[str, ...]]):
+    settings = SETTINGS.model_copy(update={"backend_build": own})
+    build = make_plan(settings, replace(PROJECT, backend=replace(NPM, build_script=script))).builds[1]
+    assert [step.argv for step in build.steps if step.name == "build"] == built
+    assert [(step.name, str(step.directory)) for step in build.steps][:2] == [("inspect", "api"), ("fetch", ".")]
+
+
+def test_an_interpreter_is_started_where_it_looks_for_code():
+    plans = [make_plan(SETTINGS, replace(PROJECT, backend=backend)).backend for backend in (UV, NPM, BACKEND)]
+    assert [(plan.command, plan.directory) for plan in plans if plan is not None] == [
+        (("/app/bin/python", "-m", "gunicorn", "main:app"), "/app/src"),
+        (("/app/bin/node", "--enable-source-maps", "dist/server.js"), "/app/src/api"),
+        ((), "/"),
+    ]
+
+
+@pytest.mark.parametrize("backend", [UV, NPM])
+def test_an_interpreters_packages_are_for_this_machine_only(backend: Backend):
+    settings = SETTINGS.model_copy(update={"platforms": ("linux/arm64",)})
+    with pytest.raises(UsageError, match="for this machine's own platform only"):
+        make_plan(settings, replace(PROJECT, backend=backend), host="linux/amd64")
+
+
+def test_a_build_command_is_no_way_to_install_python():
+    with pytest.raises(UsageError, match="--backend-build does not go with a Python backend"):
+        make_plan(SETTINGS.model_copy(update={"backend_build": "make"}), replace(PROJECT, backend=UV))

@@ -241,6 +241,11 @@ def test_libraries_extensions_count_on_are_linked_when_they_are_not_there(tmp_pa
     )
     (tree / "lib/packages/libz.so.1").write_bytes(make_elf(needed=("libgcc_s.so.1",)))
     (tree / "lib/packages/text.so").write_text("INPUT(a.so)")
+    (tree / "lib/packages/addon.node").write_bytes(make_elf(needed=("libm.so.6",)))
+    (tmp_path / "glibc").mkdir()
+    (tmp_path / "glibc/libm.so.6").touch()
+    (tree / "bin").mkdir()
+    (tree / "bin/python").write_bytes(make_elf(interpreter=str(tmp_path / "glibc/ld.so")))
     (store / "lib").mkdir(parents=True)
     for name in ("libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1"):
         (store / "lib" / name).touch()
@@ -253,4 +258,7 @@ def test_libraries_extensions_count_on_are_linked_when_they_are_not_there(tmp_pa
     link_libraries(tree, provide)
     assert asked == ["stdenv.cc.cc.lib"]
     links = {path.name: path.readlink() for path in (tree / "lib").iterdir() if path.is_symlink()}
-    assert links == {name: store / "lib" / name for name in ("libgcc_s.so.1", "libstdc++.so.6")}
+    assert links == {
+        "libm.so.6": tmp_path / "glibc/libm.so.6",
+        **{name: store / "lib" / name for name in ("libgcc_s.so.1", "libstdc++.so.6")},
+    }
