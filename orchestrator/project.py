@@ -49,8 +49,9 @@ def detect_project(settings: Settings) -> Project:
     if frontend is None and backend is None:
         raise ProjectError(
             f"nothing to deploy was found in {root}",
-            hint="looked for a package.json that depends on vite, a Cargo.toml with a binary and a go.mod with a main"
-            " package; point at them with --frontend-dir and --backend-dir",
+            hint="looked for a package.json that depends on vite or on a web framework of Node, a Cargo.toml with a"
+            " binary, a go.mod with a main package, and a Python project with a web application; point at them with"
+            " --frontend-dir and --backend-dir",
         )
     return Project(root=root, frontend=frontend, backend=backend, has_flake=(root / "flake.nix").is_file())
 

@@ -21,7 +21,7 @@ def project_options(command: Decorated) -> Decorated:
             click.option("--frontend-dir", metavar="DIR", help="The frontend, relative to the monorepo."),
             click.option("--backend-dir", metavar="DIR", help="The backend, relative to the monorepo."),
             click.option("--backend-port", type=int, metavar="PORT", help="The port the backend listens on."),
-            click.option("--backend-bin", metavar="NAME", help="Which of several binaries is the backend."),
+            click.option("--backend-bin", metavar="NAME", help="Which binary, application or file is the backend."),
             click.option("--api-prefix", metavar="PATH", help="What goes to the backend.  [default: /api]"),
             click.option(
                 "--strip-prefix", is_flag=True, default=None, help="Take the prefix away before the backend sees it."
