@@ -26,8 +26,8 @@ _DEFAULTS = {"python": (("PYTHONUNBUFFERED", "1"),), "node": (("NODE_ENV", "prod
 class BuildPlan:
     """How one service is built. `framework` is "vite", "rust", "go", "python" or "node".
 
-    `lock_file` is relative to the monorepo. `platform` is what it is built for, "" where that is this machine or makes no difference; `service` is then the
-    name of the service alone, else with its architecture ("backend-arm64").
+    `lock_file` is relative to the monorepo. `platform` is what it is built for, "" where that is this machine or makes
+    no difference; `service` is then the name of the service alone, else with its architecture ("backend-arm64").
     """
 
     service: str

@@ -1,11 +1,14 @@
 """Which backend a monorepo has: its language and program, its port, its health and API paths."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import assert_never
 
 from orchestrator.detect import golang, rust
 from orchestrator.detect.evidence import Evidence
+from orchestrator.detect.node import program as node
+from orchestrator.detect.node.routes import find_node_routes
 from orchestrator.detect.packages import PackageManager
 from orchestrator.detect.program import Candidate, Language, Program
 from orchestrator.detect.python import program as python
@@ -16,13 +19,20 @@ from orchestrator.errors import ProjectError
 
 SEARCH_DEPTH = 3
 
+_DIALECTS: Mapping[Language, Dialect] = {
+    "rust": rust.DIALECT,
+    "go": golang.DIALECT,
+    "python": python.DIALECT,
+    "node": node.DIALECT,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """`directory` and `lock_file` are relative to the monorepo; `ready_path` tells whether what it needs is there.
 
-    `framework` is "rust", "go" or "python"; `package` and `binary` are what its build tool calls the source and the
-    program, and `start` the arguments of the interpreter where one runs it (see `Program`).
+    `framework` is "rust", "go", "python" or "node"; `package` and `binary` are what its build tool calls the source and
+    the program, and `start` the arguments of the interpreter where one runs it (see `Program`).
     """
 
     framework: Language
@@ -82,13 +92,14 @@ def _describe(root: Path, chosen: Candidate, binary: str | None) -> Program:
             return golang.describe_go(root, chosen.directory, binary)
         case "python":
             return python.describe_python(root, chosen.directory, binary)
+        case "node":
+            return node.describe_node(root, chosen.directory, binary)
         case _:
             assert_never(chosen.language)
 
 
 def _find_port(root: Path, program: Program, given: int | None) -> tuple[int, tuple[Evidence, ...]]:
-    dialects: dict[Language, Dialect] = {"rust": rust.DIALECT, "go": golang.DIALECT, "python": python.DIALECT}
-    return find_port(root, program, dialects[program.language], given)
+    return find_port(root, program, _DIALECTS[program.language], given)
 
 
 def _find_routes(root: Path, program: Program) -> dict[str, Evidence]:
@@ -99,6 +110,8 @@ def _find_routes(root: Path, program: Program) -> dict[str, Evidence]:
             return find_routes(root, program.directory, golang.DIALECT)
         case "python":
             return python.find_python_routes(root, program.directory)
+        case "node":
+            return find_node_routes(root, program.directory)
         case _:
             assert_never(program.language)
 
@@ -118,8 +131,9 @@ def _given_candidate(root: Path, given: str) -> Candidate:
     is_root = (place / "go.work").is_file() or is_workspace(root, directory)
     if not manifests and not is_root:
         raise ProjectError(
-            f"--backend-dir {given}: there is no Cargo.toml, go.mod, pyproject.toml or requirements.txt in {place}",
-            hint="Rust, Go and Python are the backend languages supported so far",
+            f"--backend-dir {given}: there is no Cargo.toml, go.mod, pyproject.toml, requirements.txt or package.json"
+            f" in {place}",
+            hint="Rust, Go, Python and Node are what backends can be written in so far",
         )
     for language in manifests:
         if _is_own(root, directory, language):
@@ -131,16 +145,23 @@ def _given_candidate(root: Path, given: str) -> Candidate:
 
 
 def _manifests(root: Path, directory: PurePosixPath) -> dict[Language, str]:
-    """The languages of a directory with their manifests; beside another's, a Python project only if it has a program.
+    """The languages of a directory with their manifests; beside another's, Python and Node only if they have a program.
 
-    The pyproject.toml in a Rust package is often there to make a Python package of it, or for a tool.
+    The pyproject.toml in a Rust package is often there to make a Python package of it, or for a tool; the package.json
+    in a Python project to make its style sheets.
     """
     names: dict[Language, str] = {"rust": "Cargo.toml", "go": "go.mod"}
     found = {language: name for language, name in names.items() if (root / directory / name).is_file()}
     project = read_project(root, directory)
     if project is not None and (not found or python.makes_program(root, directory)):
         found["python"] = project.manifest.name
+    if (root / directory / "package.json").is_file() and (not found or _makes_server(root, directory)):
+        found["node"] = "package.json"
     return found
+
+
+def _makes_server(root: Path, directory: PurePosixPath) -> bool:
+    return bool(node.find_node(root, directory, depth=0))
 
 
 def _is_own(root: Path, directory: PurePosixPath, language: Language) -> bool:
@@ -152,6 +173,8 @@ def _is_own(root: Path, directory: PurePosixPath, language: Language) -> bool:
             return True
         case "python":
             return not is_workspace(root, directory) or python.makes_program(root, directory)
+        case "node":
+            return not node.is_workspace(root, directory) or _makes_server(root, directory)
         case _:
             assert_never(language)
 
@@ -163,7 +186,7 @@ def _only_candidate(root: Path) -> Candidate | None:
 
 
 def _candidates(root: Path, below: PurePosixPath) -> tuple[Candidate, ...]:
-    finders = (rust.find_rust, golang.find_go, python.find_python)
+    finders = (rust.find_rust, golang.find_go, python.find_python, node.find_node)
     found = [candidate for find in finders for candidate in find(root, below, depth=SEARCH_DEPTH)]
     return tuple(sorted(found, key=lambda candidate: (len(candidate.directory.parts), candidate.directory)))
 

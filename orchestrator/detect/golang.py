@@ -221,7 +221,7 @@ def _blocks_around(text: str, position: int) -> Iterator[re.Match[str]]:
 
 
 DIALECT = RouteDialect(
-    suffix=".go",
+    suffixes=(".go",),
     tests=re.compile(r"_test\.go$"),
     reads_port=re.compile(r"\"PORT\""),
     port=re.compile(

@@ -22,7 +22,7 @@ class Dialect:
     Files whose path `tests` matches somewhere are left out.
     """
 
-    suffix: str
+    suffixes: tuple[str, ...]
     tests: re.Pattern[str] | None
     reads_port: re.Pattern[str]
     port: re.Pattern[str]
@@ -101,5 +101,5 @@ def _port_reader(root: Path, program: Program, dialect: Dialect) -> Evidence | N
 
 
 def _hits(root: Path, directory: PurePosixPath, dialect: Dialect, pattern: re.Pattern[str]) -> Iterator[Hit]:
-    hits = search(root, directory, (dialect.suffix,), pattern)
+    hits = search(root, directory, dialect.suffixes, pattern)
     return (hit for hit in hits if dialect.tests is None or not dialect.tests.search(hit.path))

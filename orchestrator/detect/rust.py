@@ -13,7 +13,7 @@ from orchestrator.errors import ProjectError
 WEB_FRAMEWORKS = ("axum", "actix-web", "rocket", "warp", "poem", "salvo", "tide", "hyper")
 
 DIALECT = RouteDialect(
-    suffix=".rs",
+    suffixes=(".rs",),
     tests=None,
     reads_port=re.compile(r"\"PORT\""),
     port=re.compile(

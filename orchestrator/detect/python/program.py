@@ -49,7 +49,7 @@ WEB_FRAMEWORKS = {
 """Packages of web frameworks, with what a program that serves imports; aiohttp and tornado are clients, too."""
 
 DIALECT = Dialect(
-    suffix=".py",
+    suffixes=(".py",),
     tests=re.compile(r"(?:^|/)(?:tests?/.+|test_[^/]*\.py|[^/]*_test\.py|conftest\.py)$"),
     reads_port=re.compile(r"[\"']PORT[\"']"),
     port=re.compile(
