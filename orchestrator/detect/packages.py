@@ -1,6 +1,8 @@
 """Which JavaScript package manager a directory uses, by the rules of docs/detection.md."""
 
+import os
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -50,7 +52,7 @@ def detect_package_manager(root: Path, directory: PurePosixPath) -> PackageManag
     Raises `ProjectError` when two lock files of different managers contradict each other, or when the manager
     is one that is not supported yet.
     """
-    manager = _nearest(root, directory) or _wanted(root, directory) or _default(directory)
+    manager = _nearest(root, directory) or _wanted(root, directory) or _default(root, directory)
     if manager.name not in SUPPORTED:
         raise ProjectError(
             f"{directory} uses {manager.name}, which is not supported yet: {manager.evidence}",
@@ -113,9 +115,20 @@ def _named(root: Path, directory: PurePosixPath, name: str, place: PurePosixPath
     return PackageManager(name, _lock_of(root, directory, name) or place / _lock_name(name), evidence)
 
 
-def _default(directory: PurePosixPath) -> PackageManager:
+def _default(root: Path, directory: PurePosixPath) -> PackageManager:
+    """npm, whose lock file is in the root of the workspace where the directory is a member of one."""
+    place = next((place for place in directory.parents if _has_member(root, place, directory)), directory)
     evidence = Evidence("no lock file and no packageManager field, so npm", (directory / "package.json").as_posix())
-    return PackageManager("npm", directory / "package-lock.json", evidence)
+    return PackageManager("npm", place / "package-lock.json", evidence)
+
+
+def _has_member(root: Path, place: PurePosixPath, directory: PurePosixPath) -> bool:
+    """https://docs.npmjs.com/cli/using-npm/workspaces"""
+    workspaces = _manifest(root, place).get("workspaces")
+    patterns = workspaces.get("packages") if isinstance(workspaces, dict) else workspaces
+    member = directory.relative_to(place).as_posix()
+    named = patterns if isinstance(patterns, list) else []
+    return any(fnmatchcase(member, os.path.normpath(str(pattern))) for pattern in named)
 
 
 def _lock_of(root: Path, directory: PurePosixPath, manager: str) -> PurePosixPath | None:

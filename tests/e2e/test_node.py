@@ -37,8 +37,14 @@ FILES = {
     "api/tsconfig.json": json.dumps(
         {
             "compilerOptions": {
-                "target": "es2022", "module": "commonjs", "strict": True, "esModuleInterop": True,
-                "rootDir": "src", "outDir": "dist", "sourceMap": True, "incremental": True,
+                "target": "es2022",
+                "module": "commonjs",
+                "strict": True,
+                "esModuleInterop": True,
+                "rootDir": "src",
+                "outDir": "dist",
+                "sourceMap": True,
+                "incremental": True,
             },
             "include": ["src"],
         }

@@ -235,9 +235,12 @@ def test_two_frontends_and_foreign_package_managers_are_refused(tmp_path: Path):
         ({"package.json": '{"engines": {"pnpm": ">=9"}, "packageManager": "npm@10"}'}, "npm", "package-lock.json"),
         ({"package.json": '{"engines": {"node": ">=20", "npm": ">=9"}}'}, "npm", "packages/web/package-lock.json"),
         ({"package.json": '{"packageManager": "", "engines": []}', "pnpm-lock.yaml": ""}, "pnpm", "pnpm-lock.yaml"),
+        ({"package.json": '{"workspaces": ["./packages/*"]}'}, "npm", "package-lock.json"),
+        ({"package.json": '{"workspaces": {"packages": ["packages/api"]}}'}, "npm", "packages/web/package-lock.json"),
         ({"package.json": '{"packageManager": 7, "engines": "x"}'}, "npm", "packages/web/package-lock.json"),
     ],
-    ids=["nothing", "lock above", "field above", "nearer lock", "field here", "engines", "both", "npm", "empty", "odd"],
+    ids=["nothing", "lock above", "field above", "nearer lock", "field here", "engines", "both", "npm", "empty",
+         "workspace", "other workspace", "odd"],
 )  # fmt: skip
 def test_the_nearest_word_decides_the_package_manager(tmp_path: Path, files: dict[str, str], name: str, lock: str):
     write(tmp_path, {"packages/web/package.json": package()} | files)

@@ -140,7 +140,7 @@ def test_routes_in_groups_and_blocks_have_their_whole_path(tmp_path: Path):
 
 def test_a_directory_without_a_manifest_names_the_languages(tmp_path: Path):
     write(tmp_path, {"api/readme": ""})
-    with pytest.raises(ProjectError, match=r"no Cargo\.toml, go\.mod, pyproject\.toml or"):
+    with pytest.raises(ProjectError, match=r"no Cargo\.toml, go\.mod, pyproject\.toml, requirements"):
         backend(tmp_path, given="api")
     write(tmp_path, {"api/go.mod": MODULE, "api/main.go": SERVER, "api/Cargo.toml": crate("api")})
     with pytest.raises(ProjectError, match=r"a Cargo\.toml and a go\.mod"):

@@ -1,7 +1,6 @@
 """Node backends: which package is one, what Node runs of it, where it listens and what it answers."""
 
 import json
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest

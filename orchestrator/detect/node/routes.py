@@ -72,7 +72,8 @@ _Object = tuple[str, str]
 class _File:
     """`text` is without comments; `own` are the objects made in it with their own prefixes, the `applications` too.
 
-    `given` are the names by which its functions call what they register routes on. `imports` are the files of the package that names stand for, with the names they have there ("" for all of it).
+    `given` are the names by which its functions call what they register routes on. `imports` are the files of the
+    package that names stand for, with what they are called there ("" for all of it).
     """
 
     path: str
@@ -97,18 +98,19 @@ class _Found:
     mounts: dict[_Object, list[tuple[_Object, str | None]]] = field(default_factory=dict)
 
     def mount(self, inner: _Object, outer: _Object, prefix: str | None) -> None:
-        if inner != outer:
-            self.mounts.setdefault(inner, []).append((outer, prefix))
+        places = self.mounts.setdefault(inner, [])
+        if inner != outer and (outer, prefix) not in places:
+            places.append((outer, prefix))
 
-    def prefixes(self, owner: _Object, depth: int = _MAX_DEPTH) -> Iterator[str]:
-        """The prefixes under which an object answers."""
+    def prefixes(self, owner: _Object, below: tuple[_Object, ...] = ()) -> Iterator[str]:
+        """The prefixes under which an object answers, with what is mounted on it `below`."""
         path, name = owner
         own = self.files[path].own.get(name, "")
-        if owner not in self.mounts and name in self.files[path].applications:
+        if not self.mounts.get(owner) and name in self.files[path].applications:
             yield own
-        for outer, prefix in self.mounts.get(owner, []) if depth else ():
-            if prefix is not None:
-                yield from (f"{above}/{prefix}/{own}" for above in self.prefixes(outer, depth - 1))
+        for outer, prefix in self.mounts.get(owner, []):
+            if prefix is not None and outer not in below and len(below) < _MAX_DEPTH:
+                yield from (f"{above}/{prefix}/{own}" for above in self.prefixes(outer, (*below, owner)))
 
 
 def find_node_routes(root: Path, directory: PurePosixPath) -> dict[str, Evidence]:
