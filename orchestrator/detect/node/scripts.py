@@ -18,7 +18,7 @@ WITH_VALUE = frozenset(
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _NEEDS_SHELL = re.compile(r"[$`\n]")
 _OPERATOR = re.compile(r"[();<>|&]+")
-_FOR_DEVELOPMENT = re.compile(r"--(?:watch|inspect|debug-port)(?:$|[-=])")
+_LEFT_OUT = re.compile(r"--(?:watch|inspect|debug-port|env-file)(?:$|[-=])")
 _PASSED_OVER = frozenset({"cross-env", "env", "exec", "npx"})
 """Programs that only run the one after them."""
 
@@ -36,7 +36,7 @@ class Command:
 class NodeCommand:
     """What Node is told: `options` with their values, the `file` ("" when there is none) and its own `arguments`.
 
-    `dropped` are options that are of use to a developer only.
+    `dropped` are options that are of use to a developer only, or name a file of variables, which no image has.
     """
 
     options: tuple[tuple[str, ...], ...]
@@ -63,8 +63,8 @@ def parse_node(arguments: tuple[str, ...]) -> NodeCommand:
     """The arguments of Node, sorted."""
     options = tuple(_options(arguments))
     rest = arguments[sum(len(option) for option in options) :]
-    kept = tuple(option for option in options if not _FOR_DEVELOPMENT.match(option[0]) and option != ("--",))
-    dropped = tuple(" ".join(option) for option in options if _FOR_DEVELOPMENT.match(option[0]))
+    kept = tuple(option for option in options if not _LEFT_OUT.match(option[0]) and option != ("--",))
+    dropped = tuple(" ".join(option) for option in options if _LEFT_OUT.match(option[0]))
     return NodeCommand(kept, rest[0] if rest else "", rest[1:], dropped)
 
 
