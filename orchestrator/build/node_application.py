@@ -28,12 +28,25 @@ def make_application(project: Path, root: Path, tree: Path, interpreter: Path) -
             _copy_package(package, target)
         else:
             copy_own_code(package, target)
-    for place, package in installed.places.items():
+    for place, package in (installed.places | _hoisted(project, root, installed)).items():
         if place != package:
             link = tree / "src" / place.relative_to(root)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(package, place.parent.resolve()))
     return installed
+
+
+def _hoisted(project: Path, root: Path, installed: Installed) -> dict[Path, Path]:
+    """pnpm's links by which a package finds what it uses without declaring it (https://pnpm.io/settings#hoist)."""
+    found = {}
+    for place in (project, *project.parents):
+        links = place / _MODULES / ".pnpm" / _MODULES
+        for link in (*links.glob("*"), *links.glob("@*/*")):
+            if link.is_symlink() and (package := link.resolve()) in installed.packages:
+                found[link] = package
+        if place == root:
+            break
+    return found
 
 
 def _copy_package(package: Path, target: Path) -> None:

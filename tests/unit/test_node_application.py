@@ -78,6 +78,11 @@ def test_pnpms_links_and_the_monorepos_own_packages_are_kept(tmp_path: Path):
         place = root / "packages/api/node_modules" / link
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(os.path.relpath(target, place.parent))
+    put(root, "node_modules/.pnpm/vite@5/node_modules/vite")
+    (root / "node_modules/.pnpm/node_modules").mkdir()
+    for name in ("clsx@2", "vite@5"):
+        link = root / "node_modules/.pnpm/node_modules" / name.partition("@")[0]
+        link.symlink_to(f"../{name}/node_modules/{link.name}")
     make_application(root / "packages/api", root, tree, Path("/nix/store/x/bin/node"))
     assert files_of(tree / "src") == {
         "packages/api/package.json",
@@ -86,6 +91,7 @@ def test_pnpms_links_and_the_monorepos_own_packages_are_kept(tmp_path: Path):
         "packages/shared/package.json",
         "packages/shared/index.js",
         "node_modules/.pnpm/clsx@2/node_modules/clsx/package.json",
+        "node_modules/.pnpm/node_modules/clsx -> ../clsx@2/node_modules/clsx",
     }
     assert all(path.exists() for path in (tree / "src/packages/api/node_modules").rglob("*"))
 
