@@ -37,8 +37,8 @@ def check_locks(snapshot: Snapshot, builds: tuple[BuildPlan, ...], *, write_lock
 
 def write_locks(snapshot: Snapshot, builds: tuple[BuildPlan, ...], write: WriteLock, emit: Emit) -> bool:
     """Write each missing lock file into the user's tree, said out loud; whether any was written."""
-    missing = missing_locks(snapshot, builds)
-    for build in missing:
+    missing = {build.lock_file: build for build in missing_locks(snapshot, builds)}
+    for build in missing.values():
         path = snapshot.root / build.lock_file
         if path.exists():
             raise _missing(snapshot, build)

@@ -27,10 +27,11 @@ _MISSING_VARIABLE = re.compile(
     r"\b(?P<before>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b[`'\"]?[^\n]{0,30}?"
     r"\b(?:not set|not found|unset|missing|required|undefined|must be (?:set|given|provided))\b"
     r"|\b(?:missing|required|undefined|unset)\b[^\n]{0,40}?\b(?P<after>[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b"
+    r"|\bKeyError: '(?P<key>[A-Z][A-Z0-9]*_[A-Z0-9_]+)'"
 )
 """A variable's name has an underscore: other words in capitals are too often something else."""
 
-_PORT_TAKEN = re.compile(r"\bEADDRINUSE\b|\baddress (?:is )?already in use\b|\bAddrInUse\b", re.IGNORECASE)
+_PORT_TAKEN = re.compile(r"\bEADDRINUSE\b|\baddress (?:is )?already in use\b|\bAddrInUse\b|\bConnection in use: \(", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def missing_variable(log: Sequence[str]) -> str | None:
     """What a program that ended says of a variable it misses, in the words servers have for it."""
     for line in reversed(log):
         if match := _MISSING_VARIABLE.search(line):
-            return f"the variable {match['before'] or match['after']}"
+            return f"the variable {match['before'] or match['after'] or match['key']}"
         if "NotPresent" in line:  # std::env::VarError names no variable
             return "a variable its log lines do not name"
     return None

@@ -79,6 +79,13 @@ def test_missing_locks_are_written_and_present_ones_left(tmp_path: Path):
     assert not write_locks(snapshot(tmp_path, "api/Cargo.lock"), (API,), write, events.append)
 
 
+def test_a_lock_file_of_two_services_is_written_once(tmp_path: Path):
+    other = replace(API, service="other")
+    events: list[Event] = []
+    assert write_locks(snapshot(tmp_path), (API, other), lambda *_: b"locked", events.append)
+    assert events == [Note(f"wrote {tmp_path}/api/Cargo.lock; commit it")]
+
+
 def test_a_step_sees_none_of_the_users_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RUSTFLAGS", "-Cuser")
     made = step_environment(Workspace(tmp_path, inside=True))

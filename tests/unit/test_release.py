@@ -60,6 +60,8 @@ def container(state: State = "running", *, restarts: int = 0, age: float = 100) 
         (1, ["ERROR: failed to exec pid1: No such file or directory"], False, "not in the image"),
         (3, ["DATABASE_URL is not set"], False, "it misses the variable DATABASE_URL"),
         (1, ["Error: missing required environment variable `JWT_SECRET`"], False, "the variable JWT_SECRET"),
+        (3, ["KeyError: 'DATABASE_URL'", "[7] [INFO] Worker exiting (pid: 7)"], False, "the variable DATABASE_URL"),
+        (1, ["[6] [ERROR] Connection in use: ('0.0.0.0', 3000)"], False, "port"),
         (101, ["called `Result::unwrap()` on an `Err` value: NotPresent"], False, "do not name"),
         (1, ["GET /x: no such file or directory"], False, "crashed with exit code 1"),
         (101, ['Os { code: 98, kind: AddrInUse, message: "Address already in use" }'], False, "port it wants is taken"),
