@@ -3,6 +3,7 @@
 import ast
 import keyword
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,15 @@ from orchestrator.detect.python.project import read_project
 from orchestrator.detect.sources import MAX_SOURCE_BYTES, is_source_directory
 
 _LEFT_OUT = frozenset({"tests", "test", "migrations", "site-packages"})
+_USUAL_NAMES = frozenset({"__main__.py", "main.py", "app.py", "server.py"})
 _MAX_REEXPORTS = 8
+_TELLING = re.compile(
+    rb"\b(?:fastapi|starlette|litestar|quart|flask|django|falcon|bottle|sanic|aiohttp|tornado|__main__|manage\.py"
+    rb"|[AW]SGI_APPLICATION|urlpatterns|(?:create|make|get|build)_app\w*|APIRouter|Blueprint|Middleware|ASGIApp"
+    rb"|include_router|register_blueprint|mount)\b",
+    re.IGNORECASE,
+)
+"""What a module has in it that makes an application, serves it, mounts it or gives it routes; parsing is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ class Modules:
 
 
 def read_modules(root: Path, directory: PurePosixPath, *, packaged: bool) -> Modules:
-    """The modules of the project in a directory, apart from tests, migrations and projects within it.
+    """The modules of the project in a directory that may tell what it serves, apart from tests, migrations and projects
+    within it.
 
     `packaged`: what is in src/ is imported without it.
     """
@@ -81,7 +91,10 @@ def read_modules(root: Path, directory: PurePosixPath, *, packaged: bool) -> Mod
         base = _base(root, directory, path)
         if name := _module_name(path.relative_to(directory / base), packaged=packaged):
             try:
-                tree = _parse(root / path)
+                source = (root / path).read_bytes()
+                if path.name not in _USUAL_NAMES and not _TELLING.search(source):
+                    continue
+                tree = _parse(source)
             except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
                 unreadable.append(_said(path, error))
             else:
@@ -155,10 +168,10 @@ def _module_name(path: PurePosixPath, *, packaged: bool) -> str:
     return name if is_module_name(name) else ""
 
 
-def _parse(path: Path) -> ast.Module:
+def _parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return ast.parse(path.read_bytes())
+        return ast.parse(source)
 
 
 def _said(path: PurePosixPath, error: BaseException) -> str:
