@@ -1,6 +1,7 @@
 """What an interpreter needs beside what its tools installed: itself, the monorepo's own code, shared libraries."""
 
 from functools import partial
+from pathlib import Path
 
 from orchestrator.build.ecosystem import Ecosystem
 from orchestrator.build.interpreter import slim_node
@@ -26,6 +27,7 @@ def complete_application(site: Site, build: BuildPlan, workspace: Workspace, eco
     match ecosystem:
         case Node(interpreter=interpreter) if isinstance(build.output, NodeOutput) and interpreter is not None:
             sources = workspace.path / "src"
+            _check_entry(build, sources / build.directory, build.output.entry)
             try:
                 make_application(sources / build.directory, sources, tree, slim_node(interpreter, provide))
             except ValueError as error:
@@ -35,3 +37,11 @@ def complete_application(site: Site, build: BuildPlan, workspace: Workspace, eco
         case _:
             return
     link_libraries(tree, provide)
+
+
+def _check_entry(build: BuildPlan, project: Path, entry: str) -> None:
+    if not (project / entry).is_file():
+        raise BuildError(
+            f"{build.service}: the build succeeded but did not give {build.directory / entry}, which Node is to run",
+            hint="say with --backend-bin which file it makes, relative to the package",
+        )

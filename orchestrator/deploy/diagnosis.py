@@ -31,7 +31,9 @@ _MISSING_VARIABLE = re.compile(
 )
 """A variable's name has an underscore: other words in capitals are too often something else."""
 
-_PORT_TAKEN = re.compile(r"\bEADDRINUSE\b|\baddress (?:is )?already in use\b|\bAddrInUse\b|\bConnection in use: \(", re.IGNORECASE)
+_PORT_TAKEN = re.compile(
+    r"\bEADDRINUSE\b|\baddress (?:is )?already in use\b|\bAddrInUse\b|\bConnection in use: \(", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
