@@ -147,3 +147,14 @@ def test_what_does_not_compile_is_said_and_the_old_release_serves(notes: Notes):
         source.write_text(text)
     assert "error TS2322" in said
     assert notes.asked()["says"] == "hello"
+
+
+def test_a_build_that_does_not_give_what_is_to_run_is_said(notes: Notes):
+    manifest = notes.root / "api/package.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace("dist/server.js", "dist/index.js"))
+    try:
+        said = notes.machine.run("deploy", *notes.flags, code=7).stderr
+    finally:
+        manifest.write_text(text)
+    assert "did not give api/dist/index.js, which Node is to run" in said
