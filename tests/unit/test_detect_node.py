@@ -109,7 +109,7 @@ def test_anything_else_is_none(tmp_path: Path, files: dict[str, str]):
     ("start", "main", "files", "start_with"),
     [
         ("cross-env A=b C=d node ./server", "", {"server.js": ""}, ("server.js",)),
-        ("node --inspect=0:1 --env-file .env --title a src", "", {"src/index.js": ""}, ("--title", "a", "src/index.js")),
+        ("node --inspect=0 --env-file .env --title a src", "", {"src/index.js": ""}, ("--title", "a", "src/index.js")),
         ("node dist/main", "", {}, ("dist/main.js",)),
         ("node compiled", "", {}, ("compiled/index.js",)),
         ("node -- bin/www 'a b'", "", {"bin/www": ""}, ("bin/www", "a b")),
