@@ -301,6 +301,9 @@ def test_an_interpreters_tree_has_its_packages_below_the_code(store: Path, tmp_p
     assert layers["application"] == {"app/src/main.py"}
     assert (plan.config.entrypoint, plan.config.directory) == (("/app/bin/python", "-m", "a"), "/app/src")
     assert dict(plan.config.environment) == {"PATH": "/app/bin", "X": "1", "LD_LIBRARY_PATH": "/app/lib"}
+    (tree / "lib/libstdc++.so.6").unlink()
+    plan = plan_backend_image("towns", "backend", application, StoreShare((), (), store), port=3000)
+    assert "LD_LIBRARY_PATH" not in dict(plan.config.environment)
     (tree / "src/up").symlink_to("../../outside")
     with pytest.raises(ImageError, match="outside of what goes into the image"):
         plan_backend_image("towns", "backend", application, StoreShare((), (), store), port=3000)

@@ -212,6 +212,8 @@ def test_trees_do_not_depend_on_where_they_are_made(arrange: ModuleType, tmp_pat
         arrange.main(tmp_path / place / "venv", tree)
         made.append({path: (tree / path).read_bytes() for path in files_of(tree)})
     assert made[0] == made[1]
+    (compiled,) = (content for path, content in made[0].items() if path.endswith(".pyc"))
+    assert compiled[4:8] == b"\1\0\0\0", "valid by its path, not by the time of its source"
 
 
 @pytest.mark.parametrize(
