@@ -191,7 +191,10 @@ def _go_steps(backend: Backend) -> tuple[Step, ...]:
 
 
 def _python_steps(backend: Backend) -> tuple[Step, ...]:
-    """uv installs what the lock file says, then once more without the network what the monorepo has itself."""
+    """uv installs what the lock file says, then once more without the network what the monorepo has itself.
+
+    What it built of that earlier is of no use any more.
+    """
     directory, lock_file = backend.directory, backend.lock_file
     fetch: tuple[str, ...]
     build: tuple[str, ...]
@@ -203,6 +206,7 @@ def _python_steps(backend: Backend) -> tuple[Step, ...]:
         Step("inspect", ("python3", "-c", PYTHON_PROBE), directory, network=False),
         Step("fetch", fetch, directory, network=True),
         Step("build", build, directory, network=False),
+        Step("build", ("uv", "cache", "prune", "--quiet"), directory, network=False),
         Step("build", ("python3", ARRANGE_PYTHON), directory, network=False),
     )
 

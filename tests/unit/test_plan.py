@@ -172,6 +172,7 @@ def test_python_is_installed_with_the_network_and_arranged_without():
         ("inspect", "python3", False),
         ("fetch", "uv", True),
         ("build", "uv", False),
+        ("build", "uv", False),
         ("build", "python3", False),
     ]
     assert {"--locked", "--no-dev"} <= set(build.steps[1].argv) and "--offline" in build.steps[2].argv
