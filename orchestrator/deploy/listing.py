@@ -34,7 +34,10 @@ class ListedImage:
 
 
 def list_app_images(state_dir: Path, app: str | None, *, engine: Engine) -> tuple[ListedImage, ...]:
-    """The images of one application, of all when None; layers shared with any application's are told."""
+    """The images of one application, of all when None; layers shared with any application's are told.
+
+    Those without layers are what a Dockerfile's first instructions made, and are left out.
+    """
     images = list_images(engine, APP)
     layers: dict[str, tuple[Blob, ...]] = {
         image.image_id: read_manifest(engine.storage_reference(image.image_id), environment=engine.environment)[
@@ -61,7 +64,7 @@ def list_app_images(state_dir: Path, app: str | None, *, engine: Engine) -> tupl
             ),
         )
         for image in images
-        if app is None or image.labels[APP] == app
+        if layers[image.image_id] and (app is None or image.labels[APP] == app)
     )
 
 

@@ -1,5 +1,6 @@
 """A machine of the tests' own: state, cache and ports nobody else uses; nothing is left when they end."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -77,6 +78,14 @@ class Machine:
     def engine(self, *arguments: str) -> str:
         return self.run("engine", "--", *arguments).stdout
 
+    def listing(self, image: str) -> list[tuple[str, int, int, int, str]]:
+        """(path, mode, uid, gid, link target or digest of the content) of all that is in an image."""
+        root = Path(self.engine("image", "mount", image).strip())
+        try:
+            return [_listed(root, path) for path in sorted(root.rglob("*"))]
+        finally:
+            self.engine("image", "unmount", image)
+
     def remove_everything(self) -> None:
         for app in self.json("list")["apps"]:
             self.run("remove", app["app"])
@@ -87,6 +96,15 @@ class Machine:
                 [PROGRAM, "engine", "--", stage, "--all"], env=self.environment, capture_output=True, check=False
             )
         shutil.rmtree(self.base, ignore_errors=True)
+
+
+def _listed(root: Path, path: Path) -> tuple[str, int, int, int, str]:
+    status = path.lstat()
+    if path.is_symlink():
+        content = str(path.readlink())
+    else:
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return (str(path.relative_to(root)), status.st_mode, status.st_uid, status.st_gid, content)
 
 
 @pytest.fixture(scope="session")

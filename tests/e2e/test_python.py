@@ -143,6 +143,17 @@ def test_the_image_has_one_interpreter_and_no_tool(notes: Notes):
     assert sum(layer["size"] for layer in backend["layers"]) < 80_000_000
 
 
+def test_both_assemblers_give_the_same_image(notes: Notes):
+    images = []
+    for assembler in ("oci", "podman"):
+        built = notes.machine.json("build", *notes.flags[:4], "--assembler", assembler)["images"]
+        images.append(next(image["image_id"] for image in built if image["service"] == "backend"))
+    ours, theirs = (json.loads(notes.machine.engine("image", "inspect", image))[0]["Config"] for image in images)
+    assert ours["WorkingDir"] == theirs["WorkingDir"] == "/app/src"
+    assert ours["Entrypoint"] == theirs["Entrypoint"] and sorted(ours["Env"]) == sorted(theirs["Env"])
+    assert notes.machine.listing(images[0]) == notes.machine.listing(images[1])
+
+
 def test_the_sbom_has_what_is_installed(notes: Notes):
     document = json.loads(notes.machine.run("sbom", "pynotes", "backend").stdout)
     packages = {part.get("purl") or part["name"]: part for part in document["components"]}
