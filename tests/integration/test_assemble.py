@@ -113,7 +113,7 @@ class Run:
     def __call__(self) -> dict[str, Image]:
         services = (
             SimpleNamespace(service="frontend", artifact=self.products.site),
-            SimpleNamespace(service="backend", artifact=self.products.program),
+            SimpleNamespace(service="backend", artifact=self.products.application.path),
         )
         results = SimpleNamespace(services=services, web_server=self.products.web_server, init=None)
         made = assemble_images(
@@ -191,7 +191,7 @@ def test_programs_start_from_their_image_as_user_10001(run: Run, mounted: dict[s
 def test_a_library_outside_the_closure_is_named_and_nothing_is_stored(run: Run, short: Path) -> None:
     library = short / "elsewhere" / "libextra.so"
     run.store.compile(library, "int extra(void) { return 1; }", "-shared", "-fPIC", "-Wl,-soname,libextra.so")
-    program = run.products.program
+    program = run.products.application.path
     assert program is not None
     run.store.compile(program, "int extra(void); int main(void) { return extra(); }", f"-L{library.parent}", "-lextra")
     with pytest.raises(ImageError, match=r"/app/bin/towns-server needs libextra\.so, which is not in the image"):
@@ -200,7 +200,7 @@ def test_a_library_outside_the_closure_is_named_and_nothing_is_stored(run: Run, 
 
 
 def test_a_program_linked_to_the_machines_loader_is_refused(run: Run) -> None:
-    program = run.products.program
+    program = run.products.application.path
     assert program is not None
     (program.parent / "main.c").write_text("int main(void) { return 0; }")
     process.run(["gcc", "-o", str(program), str(program.parent / "main.c")])
@@ -212,7 +212,7 @@ def test_a_shell_is_refused_with_the_chain_that_pulls_it_in(run: Run) -> None:
     bash = run.store.add("bash", run.store.libc)
     run.store.compile(bash / "bin" / "bash", "int main(void) { return 0; }")
     tool = run.store.add("tool", bash)
-    program = run.products.program
+    program = run.products.application.path
     assert program is not None
     run.store.compile(program, f'const char *tool = "{tool}/bin/x"; int main(void) {{ return !tool; }}')
     with pytest.raises(ImageError, match=r"the backend image would contain .*: bash") as caught:

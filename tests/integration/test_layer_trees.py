@@ -135,9 +135,7 @@ def unpack(site: Path, base: Path) -> Path:
     return base / "root" / ROOT
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(tree=TREES)
 def test_what_tar_unpacks_is_what_was_there(tmp_path: Path, tree: dict[tuple[str, ...], Leaf]) -> None:
     base = tmp_path / "example"

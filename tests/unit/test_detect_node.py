@@ -401,7 +401,7 @@ CONFIGS = st.dictionaries(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(manifest=MANIFESTS, config=CONFIGS, source=st.text(max_size=60))
 def test_no_file_is_too_odd(tmp_path: Path, manifest: dict[str, object], config: dict[str, object], source: str):
     write(tmp_path, {"package.json": json.dumps(manifest), "tsconfig.json": json.dumps(config)})

@@ -440,7 +440,7 @@ ODD = ["-r ", "requirements.txt", "\\", "\0", "'", "\n", "    "]
 PIECES = st.sampled_from([*TOML, *CODE, *ODD])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(texts=st.lists(st.one_of(st.text(max_size=40), st.lists(PIECES).map("".join)), min_size=4, max_size=4))
 def test_no_file_is_too_odd(tmp_path: Path, texts: list[str]):
     for name, text in zip(("pyproject.toml", "requirements.txt", "uv.lock", "main.py"), texts, strict=True):

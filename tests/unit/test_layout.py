@@ -83,7 +83,7 @@ def unpacked(layer: LayerPlan, directory: Path) -> dict[str, tuple[str, object, 
     return members
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tree=TREES)
 def test_what_is_planned_is_what_is_unpacked(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Leaf]) -> None:
     entries = entries_of(tree)
@@ -104,7 +104,7 @@ def test_what_is_planned_is_what_is_unpacked(tmp_path_factory: pytest.TempPathFa
     assert list(members) == sorted(members, key=str.encode)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tree=TREES, seed=st.randoms())
 def test_order_does_not_matter(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Leaf], seed) -> None:
     entries = entries_of(tree)

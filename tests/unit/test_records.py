@@ -24,7 +24,7 @@ def eager_folding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("eager_folding")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(changes, max_size=8))
 def test_what_was_put_is_read_again(tmp_path_factory: pytest.TempPathFactory, sequence: list[dict]):
     file = tmp_path_factory.mktemp("records") / "deep" / "sources.json"
@@ -35,7 +35,7 @@ def test_what_was_put_is_read_again(tmp_path_factory: pytest.TempPathFactory, se
         assert read_records(file).rows == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(changes, changes, st.integers(0, 200))
 def test_a_line_cut_off_counts_as_never_written(
     tmp_path_factory: pytest.TempPathFactory, first: dict, second: dict, cut: int
@@ -57,7 +57,7 @@ def test_a_line_cut_off_counts_as_never_written(
 
 
 @pytest.mark.usefixtures("eager_folding")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(changes, min_size=1, max_size=4), changes)
 def test_a_journal_that_outlives_its_folding_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, sequence: list[dict], last: dict

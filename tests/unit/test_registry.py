@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,8 @@ def test_packed_layers_are_found_again_unless_damaged_and_the_oldest_go_first(tm
     assert [packed.find(diff_id) for diff_id in ids] == made
     made[1].path.write_bytes(b"cut off")
     assert packed.find(ids[1]) is None
+    for used, layer in enumerate((made[0], made[2]), start=1):
+        os.utime(layer.path, (used, used))
     trim_packed_layers(tmp_path, keep=made[0].size)
     assert [packed.find(diff_id) is not None for diff_id in ids] == [False, False, True]
 

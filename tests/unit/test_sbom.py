@@ -99,7 +99,7 @@ def test_the_same_image_gives_the_same_bytes_another_one_another_serial_number()
     assert b"timestamp" not in make_sbom(contents())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.builds(Component, st.sampled_from(["cargo", "npm"]), *[st.text(max_size=12)] * 4), max_size=4))
 def test_whatever_packages_are_called_it_is_valid(components: list[Component]):
     document(contents(tuple(components)))

@@ -260,7 +260,7 @@ names = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/f", "b/x"])
 trees = st.dictionaries(names, st.sampled_from(["1", "2", "3"]), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(trees, min_size=1, max_size=4))
 def test_any_sequence_of_trees_ends_in_the_last(
     tmp_path_factory: pytest.TempPathFactory, sequence: list[dict[str, str]]
