@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Machine, ask, commit, free_port, git
+from tests.e2e.test_reproducible import somebody_elses_images
 
 FILES = {
     "flake.nix": """{
@@ -109,6 +110,15 @@ def test_the_backend_runs_with_what_production_needs(notes: Notes):
     told = {"says": "hello", "extra": "one", "same": True, "env": "production", "typescript": False, "npm": False}
     assert notes.asked() == told
     assert git(notes.root, "status", "--porcelain", "--ignored") == "", "nothing was written into the monorepo"
+
+
+def test_somebody_else_gets_the_same_image(notes: Notes, tmp_path: Path):
+    images = (
+        notes.machine.json("build", *notes.flags[:4])["images"],
+        somebody_elses_images(notes.root, tmp_path, "--name", "jsnotes"),
+    )
+    ids = [{image["service"]: (image["image_id"], image["manifest_digest"]) for image in built} for built in images]
+    assert ids[0] == ids[1]
 
 
 def test_the_sbom_has_what_production_needs(notes: Notes):

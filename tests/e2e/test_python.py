@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import process
 from tests.e2e.conftest import Machine, ask, commit, free_port, git
+from tests.e2e.test_reproducible import somebody_elses_images
 
 pytestmark = pytest.mark.skipif(process.find("uv") is None, reason="uv is not installed")
 
@@ -152,6 +153,15 @@ def test_both_assemblers_give_the_same_image(notes: Notes):
     assert ours["WorkingDir"] == theirs["WorkingDir"] == "/app/src"
     assert ours["Entrypoint"] == theirs["Entrypoint"] and sorted(ours["Env"]) == sorted(theirs["Env"])
     assert notes.machine.listing(images[0]) == notes.machine.listing(images[1])
+
+
+def test_somebody_else_gets_the_same_image(notes: Notes, tmp_path: Path):
+    images = (
+        notes.machine.json("build", *notes.flags[:4])["images"],
+        somebody_elses_images(notes.root, tmp_path, "--name", "pynotes"),
+    )
+    ids = [{image["service"]: (image["image_id"], image["manifest_digest"]) for image in built} for built in images]
+    assert ids[0] == ids[1]
 
 
 def test_the_sbom_has_what_is_installed(notes: Notes):
