@@ -54,7 +54,7 @@ def make_environment(tree: Path, interpreter: Path) -> None:
 
 
 def source_of(distribution: metadata.Distribution) -> str:
-    """ "" for an index, "local" for the monorepo's own, else an address (https://peps.python.org/pep-0610/)."""
+    """Nothing for an index, "local" for the monorepo's own, else an address (https://peps.python.org/pep-0610/)."""
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     if "dir_info" in origin or str(origin.get("url", "")).startswith("file:"):
         return "local"
