@@ -8,17 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
+from orchestrator.build.references import STORE, scan_references
 from orchestrator.files import read_json, write_json
 
-STORE = Path("/nix/store")
 KEPT_CLOSURES = 200
 """Closures remembered in the cache; a record is a few kilobytes."""
-
-_CHUNK = 1 << 20
-_LONGEST_REFERENCE = 4096
-"""Bytes kept from one chunk to the next: more than any store path has (a name has at most 211 characters)."""
 
 _PROGRAMS = (
     "sh bash dash ash zsh ksh mksh fish csh tcsh busybox toybox",
@@ -47,6 +43,12 @@ class ClosureQuery(Protocol):
     """`Nix.closure`: the store paths given and all they refer to, directly or not."""
 
     def __call__(self, paths: Sequence[Path], /) -> Sequence[StorePath]: ...
+
+
+class Scan(Protocol):
+    """`scan_references`, or one that remembers."""
+
+    def __call__(self, path: Path, /, *, store: Path) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,52 +134,6 @@ def _backwards(came_from: Mapping[Path, Path | None], member: Path) -> Iterator[
         step = came_from[step]
 
 
-def scan_references(path: Path, *, store: Path = STORE) -> frozenset[str]:
-    """Every store path named in a file, or in the files and links of a tree, as `<store>/<32 characters>-<name>`.
-
-    Memory use does not depend on the size of the files. A name may run on into the text after it: strings in a
-    Rust binary are not terminated.
-    """
-    pattern = re.compile(re.escape(os.fsencode(store)) + rb"/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]{1,211}")
-    found = {name for target in _link_targets(path) for name in pattern.findall(target)}
-    for file in _regular_files(path):
-        with file.open("rb") as source:
-            found |= _matches(source, pattern)
-    return frozenset(os.fsdecode(match) for match in found)
-
-
-def _regular_files(path: Path) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for directory, _, names in os.walk(path):
-        for name in names:
-            file = Path(directory, name)
-            if file.is_file() and not file.is_symlink():
-                yield file
-
-
-def _link_targets(path: Path) -> Iterator[bytes]:
-    for directory, subdirectories, names in os.walk(path):
-        links = (Path(directory, name) for name in (*subdirectories, *names))
-        yield from (os.fsencode(link.readlink()) for link in links if link.is_symlink())
-
-
-def _matches(source: BinaryIO, pattern: re.Pattern[bytes]) -> set[bytes]:
-    found: set[bytes] = set()
-    kept = b""
-    while chunk := source.read(_CHUNK):
-        buffer = kept + chunk
-        keep_from = max(0, len(buffer) - _LONGEST_REFERENCE)
-        for match in pattern.finditer(buffer):
-            if match.end() < len(buffer):
-                found.add(match.group())
-            else:
-                keep_from = min(keep_from, match.start())
-        kept = buffer[keep_from:]
-    return found | set(pattern.findall(kept))
-
-
 def runtime_closure(
     product: str,
     paths: Iterable[Path],
@@ -185,18 +141,19 @@ def runtime_closure(
     *,
     store: Path = STORE,
     without: re.Pattern[str] | None = None,
+    scan: Scan = scan_references,
 ) -> Closure:
     """The closure of `product`, made of `paths`: store paths stand for themselves, other files for what they name.
 
     A path that is named but no longer in the store is left out, and so is one whose name (without the hash) matches
-    `without`, with all that only it refers to; `check_elf` finds what is needed to start.
+    `without`, with all that only it refers to; `check_elf` finds what is needed to start. `scan` tells what is named.
     """
     roots: set[Path] = set()
     for path in paths:
         if store in path.parents:
             roots.add(store / path.relative_to(store).parts[0])
         else:
-            roots |= _existing(scan_references(path, store=store), store)
+            roots |= _existing(scan(path, store=store), store)
     ordered = tuple(sorted(roots))
     members = closure(ordered) if ordered else ()
     references = {member.path: tuple(member.references) for member in members}

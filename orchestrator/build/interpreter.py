@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.build.closure import STORE
+from orchestrator.build.references import STORE
 from orchestrator.errors import ToolchainError
 
 _SAID = re.compile(r"interpreter v?(?P<version>\d+\.\S+) (?P<path>/.*)")

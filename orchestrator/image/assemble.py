@@ -8,15 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from orchestrator.build.closure import (
-    STORE,
-    Closure,
-    ClosureQuery,
-    RememberedClosures,
-    StorePath,
-    runtime_closure,
-)
+from orchestrator.build.closure import Closure, ClosureQuery, RememberedClosures, Scan, StorePath, runtime_closure
 from orchestrator.build.disk import remember_images
+from orchestrator.build.references import STORE, RememberedReferences, scan_references
 from orchestrator.build.runner import BuildResults
 from orchestrator.errors import ImageError, UsageError
 from orchestrator.events import Emit, PhaseFinished, PhaseStarted
@@ -85,9 +79,9 @@ def assemble_images(
     Raises `ImageError` when one would not work or holds what must not be in it, `DiskError` when a file system is
     full, `Interrupted` on a stop; an image is stored whole or not at all.
     """
-    closure = _closures(settings, cancel)
+    closure, scan = _queries(settings, cancel)
     workshop = Workshop(settings.name, engine, settings.cache_dir, emit, cancel)
-    planned = _plan_all(plan, results, closure)
+    planned = _plan_all(plan, results, closure, scan)
     images = tuple(_assemble(image, needs, workshop, settings) for image, needs in planned)
     remember_images(settings.cache_dir, settings.name, _own_bytes(images))
     return images
@@ -100,8 +94,8 @@ def write_contexts(
 
     Raises `UsageError` for an unknown service, `DiskError` when the file system is full.
     """
-    closure = _closures(settings, cancel)
-    planned = _plan_all(plan, results, closure)
+    closure, scan = _queries(settings, cancel)
+    planned = _plan_all(plan, results, closure, scan)
     images = {build_name(image.service, image.platform): image for image, _ in planned}
     unknown = ", ".join(sorted(set(services) - images.keys()))
     if unknown:
@@ -114,13 +108,14 @@ def write_contexts(
     return contexts
 
 
-def _closures(settings: Settings, cancel: Cancel) -> ClosureQuery:
-    """Nix is looked for and asked only about what is not remembered."""
+def _queries(settings: Settings, cancel: Cancel) -> tuple[ClosureQuery, Scan]:
+    """Nix is looked for and asked, and products are read, only for what is not remembered."""
 
     def ask(paths: Sequence[Path]) -> Sequence[StorePath]:
         return query_closure(open_nix(cancel=cancel), paths, cancel=cancel)
 
-    return RememberedClosures(settings.cache_dir / "closures", ask)
+    cache = settings.cache_dir
+    return RememberedClosures(cache / "closures", ask), RememberedReferences(cache / "references")
 
 
 def _own_bytes(images: tuple[Image, ...]) -> int:
@@ -147,24 +142,25 @@ def _find_application(backend: BackendPlan, artifacts: Mapping[str, Path], platf
     return Application(artifact, backend.command, backend.directory, backend.defaults)
 
 
-def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery) -> list[tuple[ImagePlan, Closure]]:
+def _plan_all(plan: Plan, results: BuildResults, closure: ClosureQuery, scan: Scan) -> list[tuple[ImagePlan, Closure]]:
     """The images for every platform of the plan."""
     products = (find_products(plan, results, platform) for platform in plan.platforms)
-    return [planned for found in products for planned in plan_images(plan, found, closure)]
+    return [planned for found in products for planned in plan_images(plan, found, closure, scan=scan)]
 
 
 def plan_images(
-    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE
+    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path = STORE, scan: Scan = scan_references
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
     """Each image for the products' platform with the closure it is made from. Raises `ImageError`."""
     if plan.layout == "single":
-        return _plan_single_images(plan, products, closure, store=store)
+        return _plan_single_images(plan, products, closure, store=store, scan=scan)
     server = _store_path(products.web_server, store) if products.web_server else None
     web = runtime_closure("web", [server] if server else [], closure, store=store)
     backend = None
     if products.application:
         without = _shells_of(products.application)
-        backend = runtime_closure("backend", [products.application.path], closure, store=store, without=without)
+        made = [products.application.path]
+        backend = runtime_closure("backend", made, closure, store=store, without=without, scan=scan)
     web_share, backend_share = share_store_paths(web, backend)
     images: list[tuple[ImagePlan, Closure]] = []
     if server is not None:
@@ -184,7 +180,7 @@ def _plan_web(plan: Plan, server: Path, share: StoreShare, site: Path | None) ->
 
 
 def _plan_single_images(
-    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path
+    plan: Plan, products: Products, closure: ClosureQuery, *, store: Path, scan: Scan
 ) -> tuple[tuple[ImagePlan, Closure], ...]:
     """The one image of everything, and the gate of this machine, which shares nginx with it."""
     assert products.init is not None and products.web_server is not None
@@ -192,7 +188,7 @@ def _plan_single_images(
     made = [products.application.path] if products.application else []
     nginx = runtime_closure("gate", [server], closure, store=store)
     without = _shells_of(products.application)
-    whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store, without=without)
+    whole = runtime_closure(SINGLE, [server, init, *made], closure, store=store, without=without, scan=scan)
     gate_share, share = share_store_paths(nginx, whole)
     html = _html_files(products.site)
     parts = SingleParts(

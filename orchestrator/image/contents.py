@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from posixpath import normpath
 
-from orchestrator.build.closure import STORE
+from orchestrator.build.references import STORE
 from orchestrator.errors import ImageError
 from orchestrator.image.layers import Directory, Entry, File, Link
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.build.closure import STORE, Closure
+from orchestrator.build.closure import Closure
+from orchestrator.build.references import STORE
 from orchestrator.errors import ImageError
 from orchestrator.image.application import Application, application_environment, application_layers
 from orchestrator.image.contents import read_site, read_store_paths

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.build import closure as module
+from orchestrator.build import closure as closures
+from orchestrator.build import references as module
 from orchestrator.build.closure import (
     Closure,
     RememberedClosures,
     StorePath,
     find_programs,
     runtime_closure,
-    scan_references,
 )
+from orchestrator.build.references import RememberedReferences, scan_references
 
 HASHES = st.text("0123456789abcdfghijklmnpqrsvwxyz", min_size=32, max_size=32)
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
@@ -233,9 +234,24 @@ def test_a_closure_is_asked_for_once_and_again_when_a_member_was_made_anew(tmp_p
 
 
 def test_old_closures_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT_CLOSURES", 2)
+    monkeypatch.setattr(closures, "KEPT_CLOSURES", 2)
     closures = RememberedClosures(tmp_path / "closures", lambda paths: [Member(path, ()) for path in paths])
     for name in "abc":
         (tmp_path / name).mkdir()
         closures([tmp_path / name])
     assert len(list((tmp_path / "closures").iterdir())) == 2
+
+
+def test_what_a_product_names_is_read_once_and_again_when_it_was_made_anew(tmp_path: Path) -> None:
+    tree, ask = tmp_path / "tree", RememberedReferences(tmp_path / "references")
+    tree.mkdir()
+    (tree / "a").write_text(f"/nix/store/{A}-x")
+    assert ask(tree) == {f"/nix/store/{A}-x"}
+    (tree / "a").write_text(f"/nix/store/{B}-y")
+    assert ask(tree) == {f"/nix/store/{A}-x"}, "not read again"
+    tree.rename(tmp_path / "old")
+    tree.mkdir()
+    (tree / "a").write_text(f"/nix/store/{B}-y")
+    assert ask(tree) == {f"/nix/store/{B}-y"}
+    next((tmp_path / "references").iterdir()).write_text("{")
+    assert ask(tree) == {f"/nix/store/{B}-y"}
