@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.build import closure as closures
+from orchestrator.build import closure
 from orchestrator.build import references as module
 from orchestrator.build.closure import (
     Closure,
@@ -234,7 +234,7 @@ def test_a_closure_is_asked_for_once_and_again_when_a_member_was_made_anew(tmp_p
 
 
 def test_old_closures_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closures, "KEPT_CLOSURES", 2)
+    monkeypatch.setattr(closure, "KEPT_CLOSURES", 2)
     closures = RememberedClosures(tmp_path / "closures", lambda paths: [Member(path, ()) for path in paths])
     for name in "abc":
         (tmp_path / name).mkdir()
