@@ -40,7 +40,7 @@ ARRANGE_PYTHON = "nix/python/arrange.py"
 """The orchestrator's own script that makes the tree of a Python backend's image."""
 
 _UV_SYNC = ("uv", "sync", "--no-dev", "--no-editable")
-_UV_REQUIREMENTS = 'uv venv --quiet --allow-existing "$VIRTUAL_ENV" && uv pip sync "$1"'
+_UV_REQUIREMENTS = 'uv venv --quiet "$VIRTUAL_ENV" && uv pip sync "$1"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,9 @@ class Cargo:
         """Whether an earlier fetch left anything to build from."""
         return (workspace.path / "cargo").is_dir()
 
+    def begin_fetch(self, workspace: Workspace) -> None:
+        """Nothing: cargo sees what is not whole."""
+
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """The user's tokens, or what keeps cargo from trying the network when there is none.
 

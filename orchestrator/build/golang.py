@@ -62,6 +62,9 @@ class Go:
         """Whether an earlier fetch left anything to build from; a module without requirements needs nothing."""
         return self.build.lock_file.name == "go.mod" or (workspace.path / "home" / "go" / "pkg" / "mod").is_dir()
 
+    def begin_fetch(self, workspace: Workspace) -> None:
+        """Nothing: go sees what is not whole."""
+
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps go from trying the network when there is none."""
         return {"GOPROXY": "off"} if offline else {}

@@ -105,6 +105,9 @@ class Node:
         root = workspace.path / "src" / self.build.lock_file.parent
         return (root / "node_modules" / self.manager.last).is_file()
 
+    def begin_fetch(self, workspace: Workspace) -> None:
+        """Nothing: npm begins anew, and pnpm sees what is not whole."""
+
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps it from trying the network when there is none."""
         return self.manager.variables({"offline": "true"}) if offline else {}

@@ -54,6 +54,10 @@ class Python:
         """Whether an environment was made here."""
         return (workspace.path / "target" / "venv" / "pyvenv.cfg").is_file()
 
+    def begin_fetch(self, workspace: Workspace) -> None:
+        """Remove the environment: uv takes a package for installed that was cut off. What it downloaded stays."""
+        remove_tree(workspace.path / "target" / "venv")
+
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps uv from trying the network when there is none."""
         return {"UV_OFFLINE": "1"} if offline else {}

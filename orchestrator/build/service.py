@@ -173,6 +173,7 @@ def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, ste
     if ecosystem.is_fetched(bench.workspace) and fetch.is_current():
         return False
     with phase(site, bench.service, step.name) as going_on, explained(ecosystem):
+        ecosystem.begin_fetch(bench.workspace)
         going_on.outcome = fetch.run()
     return True
 

@@ -110,6 +110,16 @@ def test_a_lock_or_a_python_that_does_not_fit_is_explained(
     assert make(tmp_path).explain(other) is other
 
 
+def test_a_fetch_begins_with_an_empty_environment_and_all_downloads(tmp_path: Path, workspace: Workspace):
+    for path in ("target/venv/pyvenv.cfg", "home/.cache/uv/wheels/a"):
+        (workspace.path / path).parent.mkdir(parents=True)
+        (workspace.path / path).touch()
+    python = make(tmp_path)
+    assert python.is_fetched(workspace)
+    python.begin_fetch(workspace)
+    assert not python.is_fetched(workspace) and (workspace.path / "home/.cache/uv/wheels/a").exists()
+
+
 def test_files_that_decide_what_is_installed(tmp_path: Path):
     decides = make(tmp_path).decides_fetch
     assert all(map(decides, ("uv.lock", "api/pyproject.toml", "api/requirements.txt", "requirements-prod.in")))
