@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from orchestrator.build.cache.explain import Reasons
+from orchestrator.build.cache.cargo_home import CargoHome, read_wanted
+from orchestrator.build.cache.downloads import Downloads
+from orchestrator.build.cache.explain import Reasons, read_packages
 from orchestrator.build.cargo_lock import explain_refusal, is_lock_refused
 from orchestrator.build.cargo_target import Target
 from orchestrator.build.registries import UserConfig, read_toml, table, write_config
@@ -62,6 +64,10 @@ class Cargo:
 
     def begin_fetch(self, workspace: Workspace) -> None:
         """Nothing: cargo sees what is not whole."""
+
+    def downloads(self, lock: Path) -> Downloads:
+        """Of CARGO_HOME what the lock file asks for."""
+        return CargoHome(read_wanted(lock), read_packages(lock))
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """The user's tokens, or what keeps cargo from trying the network when there is none.

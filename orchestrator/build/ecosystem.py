@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, assert_never
 
+from orchestrator.build.cache.downloads import Downloads
 from orchestrator.build.cargo import Cargo
 from orchestrator.build.environment import step_environment
 from orchestrator.build.golang import Go
@@ -22,8 +23,8 @@ from orchestrator.recipes import CargoOutput, GoOutput, NodeOutput, PythonOutput
 class Ecosystem(Protocol):
     """What differs between languages. One value per build: it also counts what the build says it did.
 
-    `begin_fetch` is called before a fetch: an earlier one may have been killed. `settle` is called after an "inspect"
-    step; it gives what is to be said and raises when nothing can be built.
+    `begin_fetch` is called before a fetch: an earlier one may have been killed. `downloads` are what is kept after one.
+    `settle` is called after an "inspect" step; it gives what is to be said and raises when nothing can be built.
     """
 
     @property
@@ -35,6 +36,7 @@ class Ecosystem(Protocol):
     def prepare(self, workspace: Workspace) -> None: ...
     def is_fetched(self, workspace: Workspace) -> bool: ...
     def begin_fetch(self, workspace: Workspace) -> None: ...
+    def downloads(self, lock: Path) -> Downloads: ...
     def fetch_variables(self, *, offline: bool) -> dict[str, str]: ...
     def variables(self, workspace: Workspace) -> dict[str, str]: ...
     def arguments(self, argv: tuple[str, ...]) -> tuple[str, ...]: ...

@@ -15,7 +15,7 @@ from orchestrator.files import read_json, write_json
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One fetch step. `key` changes with what decides about it; `cache` is None for other tools than cargo.
+    """One fetch step. `key` changes with what decides about it; `cache` has what was fetched before.
 
     With `keeps` what was fetched goes into the store; `clock` gives seconds.
     """
@@ -24,7 +24,7 @@ class Fetch:
     command: Command
     key: str
     tool: Tool
-    cache: FetchedCache | None
+    cache: FetchedCache
     keeps: bool
     offline: bool
     clock: Callable[[], float] = time.monotonic
@@ -34,7 +34,7 @@ class Fetch:
         known = read_json(self._stamp)
         if not isinstance(known, dict) or known.get("key") != self.key:
             return False
-        if self.cache is not None and self.keeps and not self.cache.is_kept(known.get("entry", "")):
+        if self.keeps and not self.cache.is_kept(known.get("entry", "")):
             self._write_stamp(0.0)
         return True
 
@@ -44,7 +44,7 @@ class Fetch:
         The stamp goes before and comes back after. Raises `FetchError` and what running a command raises.
         """
         self._stamp.unlink(missing_ok=True)
-        came_from = self.cache.lay_out(self.bench.workspace) if self.cache is not None else ""
+        came_from = self.cache.lay_out(self.bench.workspace)
         started = self.clock()
         self._run_command()
         self._write_stamp(self.clock() - started)
@@ -55,7 +55,7 @@ class Fetch:
         return self.bench.workspace.path / "fetched.json"
 
     def _write_stamp(self, seconds: float) -> None:
-        entry = self.cache.keep(self.bench.workspace, seconds) if self.cache is not None and self.keeps else ""
+        entry = self.cache.keep(self.bench.workspace, seconds) if self.keeps else ""
         write_json(self._stamp, {"key": self.key, "entry": entry})
 
     def _run_command(self) -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.build.cache.downloads import DownloadDirectories, Downloads, read_integrities
 from orchestrator.build.inventory import Component, go_module
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
@@ -15,6 +16,8 @@ from orchestrator.tools.platforms import architecture_name
 
 WRITE_LOCK = ("go", "mod", "tidy")
 
+_DOWNLOADS = "home/go/pkg/mod/cache/download"
+_LOCKS = re.compile(r"\.lock$")
 _DECIDING = ("go.mod", "go.sum", "go.work", "go.work.sum", "vendor/modules.txt")
 _LISTED = re.compile(
     r"package (?P<path>\S+) (?P<standard>true|false) (?P<cgo>\d+)"
@@ -64,6 +67,10 @@ class Go:
 
     def begin_fetch(self, workspace: Workspace) -> None:
         """Nothing: go sees what is not whole."""
+
+    def downloads(self, lock: Path) -> Downloads:
+        """Modules as they were downloaded; go unpacks them."""
+        return DownloadDirectories("go-fetched", (_DOWNLOADS,), read_integrities(lock), _LOCKS)
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps go from trying the network when there is none."""

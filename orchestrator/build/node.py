@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from orchestrator.build.cache.downloads import DownloadDirectories, Downloads, read_integrities
 from orchestrator.build.interpreter import Interpreter, parse_interpreter, require_in_store
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
@@ -25,7 +26,7 @@ class PackageManager:
     `write_lock` writes the lock file and nothing else; `deciding` are files that decide what is installed, beside
     those that all managers read; `last` is what an install writes last, below node_modules. Settings are read from
     variables that begin with one of `prefixes`; those of `downloads` say where downloads stay, below the workspace's
-    home.
+    home; `kept` are the directories there that have nothing else.
     """
 
     write_lock: tuple[str, ...]
@@ -33,6 +34,7 @@ class PackageManager:
     last: str
     prefixes: tuple[str, ...]
     downloads: Mapping[str, str]
+    kept: tuple[str, ...]
     settings: Mapping[str, str]
 
     def variables(self, settings: Mapping[str, str]) -> dict[str, str]:
@@ -46,6 +48,7 @@ _NPM = PackageManager(
     last=".package-lock.json",
     prefixes=("npm_config_",),
     downloads={"cache": ".npm"},
+    kept=(".npm/_cacache",),
     settings={"audit": "false", "fund": "false", "progress": "false"},
 )
 _PNPM = PackageManager(
@@ -54,14 +57,15 @@ _PNPM = PackageManager(
     last=".modules.yaml",
     prefixes=("npm_config_", "pnpm_config_"),  # the second since pnpm 11
     downloads={"store_dir": ".pnpm-store", "cache_dir": ".pnpm-cache"},
+    kept=(".pnpm-store", ".pnpm-cache"),
     # The dev shell's pnpm is used: it would fetch the one that "packageManager" names.
     settings={"manage_package_manager_versions": "false"},
 )
 _MANAGERS = {"pnpm-lock.yaml": _PNPM}
 """By the name of the lock file; npm has the others."""
 
-DOWNLOADS = tuple(f"home/{place}" for manager in (_NPM, _PNPM) for place in manager.downloads.values())
-"""Parts of a workspace that hold only what was downloaded."""
+_NOT_KEPT = re.compile(r"/_cacache/tmp/|/\.pnpm-store/[^/]+/projects/|\.lock$")
+"""Files that are being written, and where the store is in use."""
 
 
 def write_lock(lock_file: PurePosixPath) -> tuple[str, ...]:
@@ -107,6 +111,11 @@ class Node:
 
     def begin_fetch(self, workspace: Workspace) -> None:
         """Nothing: npm begins anew, and pnpm sees what is not whole."""
+
+    def downloads(self, lock: Path) -> Downloads:
+        """The package manager's own cache."""
+        parts = tuple(f"home/{place}" for place in self.manager.kept)
+        return DownloadDirectories("node-fetched", parts, read_integrities(lock), _NOT_KEPT)
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps it from trying the network when there is none."""

@@ -5,6 +5,7 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from orchestrator.build.cache.downloads import DownloadDirectories, Downloads, read_integrities
 from orchestrator.build.interpreter import Interpreter, parse_interpreter, require_in_store
 from orchestrator.build.inventory import Component
 from orchestrator.build.own_code import copy_own_code
@@ -16,6 +17,12 @@ from orchestrator.plan import BuildPlan
 from orchestrator.recipes import ARRANGE_PYTHON, PythonOutput
 
 WRITE_LOCK = ("uv", "lock")
+
+_NOT_KEPT = re.compile(
+    r"/builds-v\d+/|/sdists-v\d+/(?:path|editable)/"
+    r"|/sdists-v\d+/.*(?:\.whl(?:/|$)|-(?:py\d|cp\d)[^/]*-[^/]*-[^/]*(?:/|$))|\.lock$"
+)
+"""Of uv's cache: environments for building, and wheels it built, packed and unpacked, beside their sources."""
 
 _DECIDING = frozenset({"pyproject.toml", "uv.lock", "uv.toml", "setup.py", "setup.cfg"})
 _REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.(txt|in)$")
@@ -57,6 +64,10 @@ class Python:
     def begin_fetch(self, workspace: Workspace) -> None:
         """Remove the environment: uv takes a package for installed that was cut off. What it downloaded stays."""
         remove_tree(workspace.path / "target" / "venv")
+
+    def downloads(self, lock: Path) -> Downloads:
+        """uv's cache without what it built: that is made anew by whoever has nothing else."""
+        return DownloadDirectories("python-fetched", ("home/.cache/uv",), read_integrities(lock), _NOT_KEPT)
 
     def fetch_variables(self, *, offline: bool) -> dict[str, str]:
         """What keeps uv from trying the network when there is none."""

@@ -1,13 +1,11 @@
 """`build --check`: build everything twice from nothing in different places, and compare what came out."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.build import node
 from orchestrator.build.differences import find_difference
 from orchestrator.build.runner import BuildResults, run_builds
 from orchestrator.errors import NotReproducibleError
@@ -19,10 +17,6 @@ from orchestrator.settings import Settings
 
 _PLACES = (("first", 0o022), ("second/build", 0o077))
 """Where each build is made, below one directory, and under which umask."""
-
-_DOWNLOADS = (*node.DOWNLOADS, "home/go/pkg/mod/cache", "home/.cache/uv")
-"""Parts of a workspace that hold only what was fetched: both builds begin with a copy, the rest is made anew.
-What cargo fetched comes from the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +57,8 @@ def check_reproducible(
 def _build(
     settings: Settings, root: Path, plan: Plan, place: Path, *, umask: int, emit: Emit, cancel: Cancel
 ) -> BuildResults:
-    for build in plan.builds:
-        _copy_downloads(settings.cache_dir, place, Path("workspaces", plan.app, build.service))
     with _under(umask):
         return run_builds(settings, root, plan, emit=emit, cancel=cancel, place=place)
-
-
-def _copy_downloads(source: Path, target: Path, workspace: Path) -> None:
-    for part in _DOWNLOADS:
-        if (source / workspace / part).is_dir():
-            shutil.copytree(source / workspace / part, target / workspace / part, symlinks=True, ignore=_built)
-
-
-def _built(directory: str, names: list[str]) -> list[str]:
-    """What uv built of a source, packed and unpacked, lies beside the source."""
-    built = {name.removesuffix(".whl") for name in names if name.endswith(".whl")} if "/sdists-" in directory else set()
-    return [name for name in names if name.removesuffix(".whl") in built]
 
 
 @contextmanager

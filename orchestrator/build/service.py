@@ -165,7 +165,7 @@ def _fetch(site: Site, build: BuildPlan, bench: Bench, ecosystem: Ecosystem, ste
         command=step_command(site, bench, ecosystem, step),
         key=_fetch_key(site, ecosystem, step),
         tool=_tool(ecosystem),
-        cache=_fetched_cache(site, build) if isinstance(ecosystem, Cargo) else None,
+        cache=_fetched_cache(site, build, ecosystem),
         keeps=not site.clean,
         offline=site.offline,
         clock=site.clock,
@@ -190,14 +190,15 @@ def _tool(ecosystem: Ecosystem) -> Tool:
             return "node"
 
 
-def _fetched_cache(site: Site, build: BuildPlan) -> FetchedCache:
-    """The downloads of a cargo build in the store; clean builds use them too, as cargo checks what it unpacks."""
+def _fetched_cache(site: Site, build: BuildPlan, ecosystem: Ecosystem) -> FetchedCache:
+    """A build's downloads in the store; clean builds use them too, since tools check what they unpack."""
     return open_fetched(
         site.store_dir,
         site.toolchain.nix,
         site.app,
         build,
         site.snapshot,
+        downloads=ecosystem.downloads(site.snapshot.root / build.lock_file),
         influences=site.influences[:1],
         secrets=site.secrets,
         emit=site.emit,

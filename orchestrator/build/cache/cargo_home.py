@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.build.cache.downloads import MTIME, require_no_secret
 from orchestrator.build.cache.layers import lay_out
-from orchestrator.build.cache.manifest import File, Manifest, UnusableManifest, walk
+from orchestrator.build.cache.manifest import File, Manifest, walk
 from orchestrator.build.registries import read_toml
 from orchestrator.files import no_space_is_an_error, remove_tree, sha256
 from orchestrator.process import Cancel
@@ -20,11 +21,6 @@ from orchestrator.process import Cancel
 INDEX, CRATES, REPOSITORIES = "cargo/registry/index", "cargo/registry/cache", "cargo/git/db"
 
 _ADDRESSES = "FETCH_HEAD"
-_MTIME = 315_532_800 * 10**9
-"""Every file has the same time, so that the same files make the same entry; cargo looks at none of them."""
-
-_LARGE = 1 << 20
-_PACKED = (".crate", ".pack", ".idx", ".rev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +67,12 @@ def read_home(root: Path, wanted: Wanted, secrets: Sequence[str]) -> Manifest:
     directories: dict[str, tuple[int, str]] = {}
     for path, status in _walk_all(root):
         if stat.S_ISDIR(status.st_mode) and (wanted.git or not path.startswith(REPOSITORIES)):
-            directories[path] = (_MTIME, "")
+            directories[path] = (MTIME, "")
         elif stat.S_ISREG(status.st_mode) and wanted.has(path):
             digest = sha256(root / path)
             if wanted.accepts(path, digest):
-                _require_no_secret(root / path, status.st_size, secrets)
-                files[path] = File(0, status.st_size, _MTIME, bool(status.st_mode & 0o100), digest)
+                require_no_secret(root / path, status.st_size, secrets)
+                files[path] = File(0, status.st_size, MTIME, bool(status.st_mode & 0o100), digest)
     return Manifest(("",), files, {}, {}, directories, {})
 
 
@@ -115,18 +111,31 @@ def restore_home(root: Path, manifest: Manifest, wanted: Wanted, *, exact: bool,
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class CargoHome:
+    """The downloads of a cargo build; cargo looks at the time of none of them."""
+
+    wanted: Wanted
+    packages: tuple[str, ...]
+    name: str = "cargo-fetched"
+
+    def is_empty(self, root: Path) -> bool:
+        """See `is_empty`."""
+        return is_empty(root)
+
+    def read(self, root: Path, secrets: Sequence[str]) -> Manifest:
+        """See `read_home`."""
+        return read_home(root, self.wanted, secrets)
+
+    def restore(self, root: Path, manifest: Manifest, *, exact: bool, cancel: Cancel) -> bool:
+        """See `restore_home`."""
+        return restore_home(root, manifest, self.wanted, exact=exact, cancel=cancel)
+
+
 def _walk_all(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     for part in (INDEX, CRATES, REPOSITORIES):
         if (root / part).is_dir():
             yield from walk(root, part)
-
-
-def _require_no_secret(path: Path, size: int, secrets: Sequence[str]) -> None:
-    """Compressed files cannot be searched, and have nothing in them but what was published."""
-    if secrets and size < _LARGE and path.suffix not in _PACKED:
-        content = path.read_bytes()
-        if any(secret.encode() in content for secret in secrets):
-            raise UnusableManifest(f"{path} has one of your tokens in it")
 
 
 def _repository(path: str, manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""What cargo fetched, as the fetch step uses it: lay it out before, keep it after.
+"""What was fetched, as the fetch step uses it: lay it out before, keep it after.
 
 Files are shared by their content: what any entry has, of whatever application, is not added again.
 """
@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.build.cache.cargo_home import Wanted, is_empty, read_home, read_wanted, restore_home
-from orchestrator.build.cache.explain import read_packages
+from orchestrator.build.cache.downloads import Downloads
 from orchestrator.build.cache.index import FetchedEntry, Index, open_index
 from orchestrator.build.cache.layers import MAX_LAYERS, add_layer
 from orchestrator.build.cache.manifest import Manifest, UnusableManifest, read_manifest
@@ -25,8 +24,6 @@ from orchestrator.events import Emit, Note
 from orchestrator.plan import BuildPlan
 from orchestrator.process import Cancel
 from orchestrator.tools.nix import Nix
-
-_STORE_NAME = "cargo-fetched"
 
 
 @dataclass(slots=True)
@@ -41,8 +38,7 @@ class FetchedCache:
     service: str
     lock: str
     registries: str
-    packages: tuple[str, ...]
-    wanted: Wanted
+    downloads: Downloads
     secrets: Sequence[str]
     emit: Emit
     cancel: Cancel
@@ -50,16 +46,16 @@ class FetchedCache:
     _found: FetchedEntry | None = field(default=None, init=False)
 
     def lay_out(self, workspace: Workspace) -> str:
-        """Bring what is in the store into CARGO_HOME, the entry of this lock file or else, where nothing was fetched
+        """Bring what is in the store into the workspace, the entry of this lock file or else, where nothing was fetched
         yet, the nearest; a few words about where it came from. Raises `DiskError` and `Interrupted`."""
-        empty = is_empty(workspace.path)
+        empty = self.downloads.is_empty(workspace.path)
         for entry, manifest in self._nearest():
             exact = self._is_exact(entry)
             if not empty and not exact:
                 return ""
             try:
                 with self.index.using(entry):
-                    restored = restore_home(workspace.path, manifest, self.wanted, exact=exact, cancel=self.cancel)
+                    restored = self.downloads.restore(workspace.path, manifest, exact=exact, cancel=self.cancel)
             except UnusableManifest as error:
                 self.emit(Note(f"{self.service}: a damaged cache entry is left out: {error}", level="warning"))
                 discard(self.index, entry)
@@ -73,7 +69,7 @@ class FetchedCache:
         and harms nothing."""
         try:
             self._count_use()
-            manifest = read_home(workspace.path, self.wanted, self.secrets)
+            manifest = self.downloads.read(workspace.path, self.secrets)
             return self._save(workspace, manifest, seconds) if manifest.files else ""
         except Interrupted:
             raise
@@ -92,7 +88,7 @@ class FetchedCache:
         return (entry.lock, entry.registries) == (self.lock, self.registries)
 
     def _shared(self, entry: FetchedEntry) -> int:
-        return len({*entry.packages} & {*self.packages})
+        return len({*entry.packages} & {*self.downloads.packages})
 
     def _nearest(self) -> list[tuple[FetchedEntry, Manifest]]:
         """Entries that have something for this lock file, the best first: the same, then most packages, then new."""
@@ -109,7 +105,7 @@ class FetchedCache:
 
     def _count_use(self) -> None:
         if self._found is not None:
-            share = self._shared(self._found) / max(1, len(self.packages))
+            share = self._shared(self._found) / max(1, len(self.downloads.packages))
             self.index.used(self._found, self._found.worth * share)
 
     def _save(self, workspace: Workspace, manifest: Manifest, seconds: float) -> str:
@@ -118,7 +114,9 @@ class FetchedCache:
             if entry.group == f"{self.app}.{self.service}" and self._is_exact(entry) and _same(other, manifest):
                 return entry.id
         manifest, fresh = share_layers(manifest, [other for _, other in known if self._is_rooted(other)])
-        layer, digest = add_layer(self.index, workspace.path, manifest, fresh, name=_STORE_NAME, cancel=self.cancel)
+        layer, digest = add_layer(
+            self.index, workspace.path, manifest, fresh, name=self.downloads.name, cancel=self.cancel
+        )
         saved = self._entry(replace(manifest, layers=(*manifest.layers[:-1], str(layer))), digest, fresh, seconds)
         self.index.add(saved, cancel=self.cancel)
         prune_group(self.index, FetchedEntry, saved.group)
@@ -132,7 +130,7 @@ class FetchedCache:
         return FetchedEntry(
             registries=self.registries,
             lock=self.lock,
-            packages=self.packages,
+            packages=self.downloads.packages,
             app=self.app,
             service=self.service,
             layers=manifest.layers,
@@ -152,22 +150,21 @@ def open_fetched(
     build: BuildPlan,
     snapshot: Snapshot,
     *,
+    downloads: Downloads,
     influences: Sequence[Any],
     secrets: Sequence[str],
     emit: Emit,
     cancel: Cancel,
 ) -> FetchedCache:
-    """The downloads of one cargo build of an application; `influences` say where crates come from."""
+    """The downloads of one build of an application; `influences` say where they come from."""
     contents = {entry.path: entry.content for entry in snapshot.entries}
-    lock = snapshot.root / build.lock_file
     return FetchedCache(
         index=open_index(cache_dir, nix),
         app=app,
         service=build.service,
         lock=contents.get(str(build.lock_file), ""),
         registries=hashlib.sha256(json.dumps(influences).encode()).hexdigest(),
-        packages=read_packages(lock),
-        wanted=read_wanted(lock),
+        downloads=downloads,
         secrets=secrets,
         emit=emit,
         cancel=cancel,

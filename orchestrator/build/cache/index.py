@@ -80,7 +80,7 @@ class TargetEntry(StoredEntry):
 
 
 class FetchedEntry(StoredEntry):
-    """What cargo fetched for a lock file; `registries` is a digest of the configuration it was fetched under."""
+    """What was fetched for a lock file; `registries` is a digest of the configuration it was fetched under."""
 
     directory = "fetched"
 

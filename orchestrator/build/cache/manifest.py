@@ -14,7 +14,7 @@ from orchestrator.errors import OrchestratorError
 
 NAME = "manifest.json"
 FORMAT = 1
-_PARTS = ("target", "src", "cargo")
+_PARTS = ("target", "src", "cargo", "home")
 
 
 class UnusableManifest(OrchestratorError):
@@ -35,7 +35,7 @@ class File:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A workspace as a build left it. Paths are relative to the workspace and begin with "target/" or "src/"; with
-    "cargo/" in what was fetched, which has files and directories only.
+    "cargo/" or "home/" in what was fetched.
 
     `same` are further names of a file in `files`; `directories` have their times, those below src/ a digest of
     their listing too. `sources` are the files of the snapshot the build ran on, without the leading "src/".
