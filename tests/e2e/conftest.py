@@ -78,6 +78,11 @@ class Machine:
     def engine(self, *arguments: str) -> str:
         return self.run("engine", "--", *arguments).stdout
 
+    def forget_builds(self, app: str) -> None:
+        """Remove an application's workspaces and what was built in them."""
+        for part in ("workspaces", "artifacts"):
+            shutil.rmtree(self.base / "cache" / part / app)
+
     def listing(self, image: str) -> list[tuple[str, int, int, int, str]]:
         """(path, mode, uid, gid, link target or digest of the content) of all that is in an image."""
         root = Path(self.engine("image", "mount", image).strip())

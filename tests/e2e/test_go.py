@@ -97,6 +97,10 @@ def test_one_name_for_two_platforms(machine: Machine, notes: Path, tmp_path: Pat
         unused = [item for item in machine.json("gc", "--dry-run")["removed"] if "notes" in item["name"]]
         assert unused == [], "a release keeps what it can push"
 
+    machine.forget_builds("notes")
+    again = machine.json("build", *flags, "--offline")["images"]
+    assert {image["image_id"] for image in again} == {image["image_id"] for image in built["images"]}
+
 
 def check_images(images: list[dict[str, Any]]) -> None:
     """The gate is of use here only; what is equal on both platforms is one layer."""

@@ -128,6 +128,14 @@ def test_the_sbom_has_what_production_needs(notes: Notes):
     assert not any(name.startswith("pkg:npm/typescript@") for name in packages)
 
 
+def test_a_workspace_that_is_gone_costs_no_download(notes: Notes):
+    machine = notes.machine
+    before = machine.json("build", *notes.flags[:4])["images"]
+    machine.forget_builds("jsnotes")
+    again = machine.json("build", *notes.flags[:4], "--offline")["images"]
+    assert [image["image_id"] for image in again] == [image["image_id"] for image in before]
+
+
 def test_two_builds_in_different_places_are_equal(notes: Notes):
     checked = notes.machine.run("build", *notes.flags[:4], "--check", "--offline")
     assert "backend\treproducible" in checked.stdout

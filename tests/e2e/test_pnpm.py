@@ -107,6 +107,14 @@ def test_the_sbom_has_what_is_installed_for_production(workspace: Workspace):
     assert packages["pkg:npm/clsx@2.1.1"]["licenses"] == [{"expression": "MIT"}]
 
 
+def test_a_workspace_that_is_gone_costs_no_download(workspace: Workspace):
+    machine = workspace.machine
+    before = machine.json("build", *workspace.flags[:4])["images"]
+    machine.forget_builds("pnpm")
+    again = machine.json("build", *workspace.flags[:4], "--offline")["images"]
+    assert [image["image_id"] for image in again] == [image["image_id"] for image in before]
+
+
 def test_two_builds_in_different_places_are_equal(workspace: Workspace):
     checked = workspace.machine.run("build", *workspace.flags[:4], "--check", "--offline").stdout
     assert "frontend\treproducible" in checked

@@ -173,6 +173,14 @@ def test_the_sbom_has_what_is_installed(notes: Notes):
     ]
 
 
+def test_a_workspace_that_is_gone_costs_no_download(notes: Notes):
+    machine = notes.machine
+    before = machine.json("build", *notes.flags[:4])["images"]
+    machine.forget_builds("pynotes")
+    again = machine.json("build", *notes.flags[:4], "--offline")["images"]
+    assert [image["image_id"] for image in again] == [image["image_id"] for image in before]
+
+
 def test_two_builds_in_different_places_are_equal(notes: Notes):
     """Without the network, so with the downloads of the first deploy; the package in C is compiled both times."""
     checked = notes.machine.run("build", *notes.flags[:4], "--check", "--offline")
