@@ -8,6 +8,7 @@ from orchestrator.build.interpreter import slim_node
 from orchestrator.build.native_libraries import link_libraries
 from orchestrator.build.node import Node
 from orchestrator.build.node_application import make_application
+from orchestrator.build.own_code import project_directories
 from orchestrator.build.python import Python
 from orchestrator.build.site import Site
 from orchestrator.build.toolchain import runtime_package
@@ -26,12 +27,14 @@ def complete_application(site: Site, build: BuildPlan, workspace: Workspace, eco
     tree = ecosystem.product(workspace)
     match ecosystem:
         case Node(interpreter=interpreter) if isinstance(build.output, NodeOutput) and interpreter is not None:
-            sources = workspace.path / "src"
-            _check_entry(build, sources / build.directory, build.output.entry)
+            sources, entry = (workspace.path / "src").resolve(), build.output.entry
+            projects, node = project_directories(site.snapshot, sources), slim_node(interpreter, provide)
+            _check_entry(build, sources, entry, "the build succeeded but did not give")
             try:
-                make_application(sources / build.directory, sources, tree, slim_node(interpreter, provide))
+                make_application(sources / build.directory, sources, tree, node, projects)
             except ValueError as error:
                 raise BuildError(f"{build.service}: {error}", hint=f"does {build.lock_file} have it?") from error
+            _check_entry(build, tree / "src", entry, "tests and hidden files are left out of an image, and with them")
         case Python():
             pass
         case _:
@@ -39,9 +42,9 @@ def complete_application(site: Site, build: BuildPlan, workspace: Workspace, eco
     link_libraries(tree, provide)
 
 
-def _check_entry(build: BuildPlan, project: Path, entry: str) -> None:
-    if not (project / entry).is_file():
+def _check_entry(build: BuildPlan, root: Path, entry: str, why: str) -> None:
+    if not (root / build.directory / entry).is_file():
         raise BuildError(
-            f"{build.service}: the build succeeded but did not give {build.directory / entry}, which Node is to run",
+            f"{build.service}: {why} {build.directory / entry}, which Node is to run",
             hint="say with --backend-bin which file it makes, relative to the package",
         )

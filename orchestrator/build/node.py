@@ -68,6 +68,10 @@ _NOT_KEPT = re.compile(r"/_cacache/tmp/|/\.pnpm-store/[^/]+/projects/|\.lock$")
 """Files that are being written, and where the store is in use."""
 
 
+_MADE = (".tmp", ".cache")
+"""Where tools keep notes of what they built, below node_modules: a compiler that finds its own builds nothing."""
+
+
 def write_lock(lock_file: PurePosixPath) -> tuple[str, ...]:
     """The command that writes this lock file."""
     return _MANAGERS.get(lock_file.name, _NPM).write_lock
@@ -158,6 +162,8 @@ class Node:
 
     def _remove_unknown(self, sources: Path) -> None:
         """Of a backend all files count that are there after its build, so none of an earlier one may be left."""
+        for made in _MADE:
+            remove_tree(sources / self.build.directory / "node_modules" / made)
         known = {entry.path for entry in self.snapshot.entries}
         for directory, subdirectories, names in os.walk(sources / self.build.directory):
             subdirectories[:] = [name for name in subdirectories if name != "node_modules"]

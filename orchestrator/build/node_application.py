@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from orchestrator.build.node_modules import Installed, find_installed
@@ -12,28 +12,37 @@ _MODULES = "node_modules"
 _PREBUILT = f"linux-{ {'x86_64': 'x64', 'aarch64': 'arm64'}.get(platform.machine(), platform.machine()) }"
 
 
-def make_application(project: Path, root: Path, tree: Path, interpreter: Path) -> Installed:
+def make_application(project: Path, root: Path, tree: Path, interpreter: Path, projects: Collection[Path]) -> Installed:
     """Lay out `tree`: bin/node and, below src/, everything where it is below the monorepo's `root`.
 
-    What was built is part of `project`, the backend's own directory. Raises `ValueError` when a package is missing.
+    What was built is part of `project`, the backend's own directory; `projects` are all there are below `root`. Raises
+    `ValueError` when a package is missing.
     """
     root, project = root.resolve(), project.resolve()
     installed = find_installed(project, root)
     (tree / "bin").mkdir(parents=True)
     (tree / "bin" / "node").symlink_to(interpreter)
-    copy_own_code(project, tree / "src" / project.relative_to(root))
+    copy_own_code(project, tree / "src" / project.relative_to(root), projects)
     for package in installed.packages:
         target = tree / "src" / package.relative_to(root)
         if _MODULES in package.relative_to(root).parts:
             _copy_package(package, target)
         else:
-            copy_own_code(package, target)
+            copy_own_code(package, target, projects)
+    for generated in _generated(installed):
+        _copy_package(generated, tree / "src" / generated.relative_to(root))
     for place, package in (installed.places | _hoisted(project, root, installed)).items():
         if place != package:
             link = tree / "src" / place.relative_to(root)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(package, place.parent.resolve()))
     return installed
+
+
+def _generated(installed: Installed) -> frozenset[Path]:
+    """Code that packages write beside themselves (https://www.prisma.io/docs/orm/prisma-client)."""
+    parents = (parent for package in installed.packages for parent in package.parents if parent.name == _MODULES)
+    return frozenset(parent / ".prisma" for parent in parents if (parent / ".prisma").is_dir())
 
 
 def _hoisted(project: Path, root: Path, installed: Installed) -> dict[Path, Path]:

@@ -3,7 +3,10 @@
 import os
 import re
 import shutil
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from orchestrator.build.snapshot import Snapshot
 
 _NOT_RUN = re.compile(
     r"\..*|__pycache__|node_modules|tests?|__tests__|.*\.(test|spec)\.[cm]?[jt]sx?|flake\.(nix|lock)"
@@ -13,21 +16,23 @@ _NOT_RUN = re.compile(
 _MANIFESTS = ("package.json", "pyproject.toml", "Cargo.toml", "go.mod")
 
 
-def copy_own_code(project: Path, target: Path) -> None:
-    """All of a project's files but tests, hidden ones, what only builds read, and other projects below it."""
+def project_directories(snapshot: Snapshot, root: Path) -> frozenset[Path]:
+    """Where the monorepo, laid out at `root`, has projects. A manifest that a build wrote makes no directory one."""
+    paths = (PurePosixPath(entry.path) for entry in snapshot.entries)
+    return frozenset(root / path.parent for path in paths if path.name in _MANIFESTS)
+
+
+def copy_own_code(project: Path, target: Path, projects: Collection[Path]) -> None:
+    """All of a project's files but tests, hidden ones, what only builds read, and other `projects` below it."""
     for directory, subdirectories, names in os.walk(project):
         here = Path(directory)
-        subdirectories[:] = [name for name in subdirectories if _belongs(here / name)]
+        subdirectories[:] = [
+            name for name in subdirectories if not _NOT_RUN.fullmatch(name) and here / name not in projects
+        ]
         links = [name for name in subdirectories if (here / name).is_symlink()]
         for name in (*names, *links):
-            if _belongs(here / name):
+            if not _NOT_RUN.fullmatch(name):
                 copy_file(here / name, target / here.relative_to(project) / name)
-
-
-def _belongs(path: Path) -> bool:
-    if _NOT_RUN.fullmatch(path.name):
-        return False
-    return path.is_symlink() or not any((path / manifest).is_file() for manifest in _MANIFESTS)
 
 
 def copy_file(path: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.build.cache.downloads import DownloadDirectories, Downloads, read_integrities
 from orchestrator.build.interpreter import Interpreter, parse_interpreter, require_in_store
 from orchestrator.build.inventory import Component
-from orchestrator.build.own_code import copy_own_code
+from orchestrator.build.own_code import copy_own_code, project_directories
 from orchestrator.build.snapshot import Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
@@ -55,7 +55,9 @@ class Python:
         assert isinstance(self.build.output, PythonOutput)
         remove_tree(self.product(workspace))
         if not self.build.output.package:
-            copy_own_code(workspace.path / "src" / self.build.directory, self.product(workspace) / "src")
+            sources = workspace.path / "src"
+            projects = project_directories(self.snapshot, sources)
+            copy_own_code(sources / self.build.directory, self.product(workspace) / "src", projects)
 
     def is_fetched(self, workspace: Workspace) -> bool:
         """Whether an environment was made here."""

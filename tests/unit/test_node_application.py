@@ -50,10 +50,15 @@ def test_npms_tree_has_what_production_needs_where_it_was(tmp_path: Path):
     native = root / "api/node_modules/fastify/node_modules/native"
     touch(native, "binding.gyp", "index.js", "build/Makefile", "build/Release/a.node", "build/Release/obj.target/a.o")
     touch(native, "prebuilds/linux-x64/a.node", "prebuilds/linux-x64/a.musl.node", "prebuilds/darwin-arm64/a.node")
-    make_application(root / "api", root, tree, Path("/nix/store/x-nodejs-slim/bin/node"))
+    touch(
+        root, "api/dist/package.json", "api/tool/package.json", "api/tool/a.js", "api/node_modules/.prisma/client/a.js"
+    )
+    projects = (root / "api", root / "api/tool")
+    make_application(root / "api", root, tree, Path("/nix/store/x-nodejs-slim/bin/node"), projects)
     assert files_of(tree) == {
         "bin/node -> /nix/store/x-nodejs-slim/bin/node",
-        *(f"src/api/{path}" for path in ("package.json", "dist/server.js", "src/server.ts")),
+        *(f"src/api/{path}" for path in ("package.json", "dist/server.js", "dist/package.json", "src/server.ts")),
+        "src/api/node_modules/.prisma/client/a.js",
         "src/api/node_modules/fastify/package.json",
         *(
             f"src/api/node_modules/fastify/node_modules/native/{path}"
@@ -83,7 +88,7 @@ def test_pnpms_links_and_the_monorepos_own_packages_are_kept(tmp_path: Path):
     for name in ("clsx@2", "vite@5"):
         link = root / "node_modules/.pnpm/node_modules" / name.partition("@")[0]
         link.symlink_to(f"../{name}/node_modules/{link.name}")
-    make_application(root / "packages/api", root, tree, Path("/nix/store/x/bin/node"))
+    make_application(root / "packages/api", root, tree, Path("/nix/store/x/bin/node"), (root / "packages/shared",))
     assert files_of(tree / "src") == {
         "packages/api/package.json",
         "packages/api/node_modules/@mono/shared -> ../../../shared",
@@ -109,6 +114,7 @@ def test_nothing_an_earlier_build_made_is_left_but_what_was_installed(tmp_path: 
     touch(
         tmp_path / "src", "api/src/a.ts", "api/dist/gone.js", "api/tsconfig.tsbuildinfo", "api/node_modules/x/index.js"
     )
+    touch(tmp_path / "src", "api/node_modules/.tmp/tsconfig.tsbuildinfo")
     touch(tmp_path, "target/app/old", "src/web/dist/other.js")
     backend(tmp_path, "api/src/a.ts").prepare(workspace)
     left = {"api/src/a.ts", "api/node_modules/x/index.js", "web/dist/other.js"}

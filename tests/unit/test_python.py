@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import pytest
 from orchestrator.build.inventory import Component
 from orchestrator.build.native_libraries import link_libraries
 from orchestrator.build.python import Python
-from orchestrator.build.snapshot import Snapshot
+from orchestrator.build.snapshot import Entry, Snapshot
 from orchestrator.build.workspace import Workspace
 from orchestrator.errors import BuildError, OrchestratorError, ToolchainError
 from orchestrator.files import resource
@@ -198,7 +199,9 @@ OWN_CODE = ("main.py", "templates/a.html")
 NOT_RUN = ("tests/a.py", ".env", "Dockerfile", "web/package.json", "web/a.js", "uv.lock", "a.test.ts", "node_modules/a")
 
 
-@pytest.mark.parametrize(("package", "left"), [("", {"src/main.py", "src/templates/a.html"}), ("notes", set())])
+@pytest.mark.parametrize(
+    ("package", "left"), [("", {"src/main.py", "src/templates/a.html", "src/build/package.json"}), ("notes", set())]
+)
 def test_of_a_project_that_is_installed_its_files_are_not_taken(
     tmp_path: Path, workspace: Workspace, package: str, left: set[str]
 ):
@@ -207,7 +210,11 @@ def test_of_a_project_that_is_installed_its_files_are_not_taken(
         (workspace.path / "src/api" / path).touch()
     (workspace.path / "target/app").mkdir(parents=True)
     (workspace.path / "target/app/old").touch()
+    (workspace.path / "src/api/build").mkdir()
+    (workspace.path / "src/api/build/package.json").touch()
     python = make(tmp_path, package=package)
+    entry = Entry("api/web/package.json", "file", False, "")
+    python.snapshot = replace(python.snapshot, entries=(entry,))
     python.prepare(workspace)
     assert files_of(python.product(workspace)) == left
 
