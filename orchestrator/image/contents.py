@@ -68,7 +68,8 @@ def read_site(tree: Path, image_root: str, *, source_maps: bool = False) -> tupl
         raise ImageError(
             f"the built frontend {tree} has no files", hint="check what its build script writes, and where"
         )
-    return hashed, tuple(entry for entry in entries if entry not in set(hashed))
+    named = set(hashed)
+    return hashed, tuple(entry for entry in entries if entry not in named)
 
 
 def read_program(path: Path, image_path: str) -> File:
@@ -95,12 +96,11 @@ def read_application(
         return _application_entry(f"{image_root}/{below}", host, status, tree, store) if below else None
 
     entries = _walk(tree, read)
-    ours = tuple(
-        entry
-        for entry in entries
-        if f"{entry.path}/".startswith(f"{own}/") and "/node_modules/" not in f"{entry.path}/"
-    )
-    return tuple(entry for entry in entries if entry not in set(ours)), ours
+    parts: tuple[list[Entry], list[Entry]] = ([], [])
+    for entry in entries:
+        path = f"{entry.path}/"
+        parts[path.startswith(f"{own}/") and "/node_modules/" not in path].append(entry)
+    return tuple(parts[0]), tuple(parts[1])
 
 
 def is_hashed(path: str) -> bool:
